@@ -1,0 +1,60 @@
+# Every target sets up .venv by itself. `make` alone lists the targets.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+JOBS ?= 2
+BIN := .venv/bin
+READY := .venv/ready
+
+# One thread a process and AVX2 kernels: the same bits on every x86-64 CPU with AVX2.
+NUMERICS := OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
+# --dist loadfile keeps the cells of a notebook on one worker.
+PARALLEL := -n $(JOBS) --dist loadfile
+NBVAL := --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval-sanitize.cfg
+
+.DEFAULT_GOAL := help
+.PHONY: help book html test lint coverage benchmarks bench serve clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+book: $(READY)  ## re-execute every chapter in place, then compile the book (about 10 minutes on two cores)
+	$(BIN)/python -m unlearnlib.runner run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
+	@$(MAKE) --no-print-directory html
+
+html: $(READY)  ## compile the book from the committed outputs, without executing anything (under a minute)
+	rm -rf _build
+	$(BIN)/python -m unlearnlib.pages
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+lint: $(READY)  ## ruff on code and notebooks (seconds)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check unlearnlib tests book/_ext
+
+test: lint  ## lint, unit tests, and every notebook re-executed and compared (about 15 minutes on two cores)
+	$(NUMERICS) $(BIN)/python -m pytest tests $(PARALLEL)
+	$(NUMERICS) $(BIN)/python -m pytest notebooks --nbval-lax $(NBVAL) $(PARALLEL)
+	$(NUMERICS) $(BIN)/python -m pytest tests/canary.ipynb --nbval $(NBVAL)
+
+coverage: $(READY)  ## unit tests with line and branch coverage (a few minutes)
+	$(NUMERICS) $(BIN)/python -m pytest tests $(PARALLEL) --cov --cov-report=term-missing
+
+benchmarks: $(READY)  ## the runs of book/benchmarks/runs.txt: chapters on the large data sets, fast mode (hours)
+	@test -n "$$UNLEARN_DATA" || echo "UNLEARN_DATA is not set: data sets will be downloaded"
+	grep -v '^#' book/benchmarks/runs.txt | while read -r line; do \
+	  $(BIN)/python -m unlearnlib.runner run $$line --fast || exit 1; done
+
+bench: $(READY)  ## timings against peers, as ratios within one run (minutes; wants a quiet machine)
+	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
+
+serve: html  ## compile, then serve the book at port 8000 (stop with Ctrl-C)
+	$(BIN)/python -m http.server 8000 --bind localhost --directory _build/html
+
+clean:  ## remove what is built; .venv and cached models stay
+	rm -rf _build book/generated .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,132 @@
+"""What the book needs beyond jupyter-book: offline mathematics, its own address, and pages of the library.
+
+The pages under `book/api` name modules in a comment, `% modules: unlearnlib.audit.*`; each module of the package is
+described on the page with the longest pattern that fits it, so a new module needs no new page.
+"""
+
+import os
+import pkgutil
+import re
+import shutil
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+
+CODE = re.compile(r"(``.+?``|`.+?`)")
+ITEM = re.compile(r"(- |\d+\. )")
+COLUMNS = re.compile(r"\S+( \S+)?  +\S")
+MARK = re.compile(r"^% modules: (.+)$", re.MULTILINE)
+
+
+def copy_mathjax(app) -> None:
+    """Put MathJax, one script and its fonts, under `_static/mathjax` of the built book."""
+    if app.builder.format != "html":
+        return
+    source = Path(str(resources.files("mathjax"))) / "static/mathjax/es5"
+    target = Path(app.outdir) / "_static/mathjax"
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source / "tex-chtml-full.js", target)
+    fonts = "output/chtml/fonts/woff-v2"
+    shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
+
+
+def set_address(app, config) -> None:
+    """Take the canonical address from `BOOK_URL`; without it the pages work anywhere and carry none."""
+    address = os.environ.get("BOOK_URL")
+    if address:
+        config.html_baseurl = config.ogp_site_url = address.rstrip("/") + "/"
+
+
+def public_modules(package: str = "unlearnlib") -> list[str]:
+    """All modules of the package whose path has no leading underscore, without importing them."""
+
+    def walk(folder: Path, prefix: str):
+        for module in pkgutil.iter_modules([str(folder)]):
+            if not module.name.startswith("_"):
+                yield f"{prefix}.{module.name}"
+                if module.ispkg:
+                    yield from walk(folder / module.name, f"{prefix}.{module.name}")
+
+    return sorted(walk(Path(str(resources.files(package))), package))
+
+
+def assign(pages: dict[str, str], modules: list[str]) -> dict[str, list[str]]:
+    """Page name -> the modules described there; `pages` maps names to texts with `% modules:` comments."""
+    patterns = {page: " ".join(MARK.findall(text)).split() for page, text in pages.items()}
+    assigned: dict[str, list[str]] = {page: [] for page in pages}
+    for module in modules:
+        fits = [(len(p), page) for page, ps in patterns.items() for p in ps if fnmatchcase(module, p)]
+        if fits:
+            assigned[max(fits)[1]].append(module)
+    return assigned
+
+
+def describe_modules(app, docname: str, source: list[str]) -> None:
+    """Replace the first `% modules:` comment of a page by the descriptions of its modules."""
+    if not docname.startswith("book/api/"):
+        return
+    folder = Path(app.srcdir) / "book/api"
+    pages = {f"book/api/{path.stem}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    modules = assign(pages, public_modules())[docname]
+    options = "   :members:\n   :ignore-module-all:"
+    blocks = [f"## {m}\n\n```{{eval-rst}}\n.. automodule:: {m}\n{options}\n```\n" for m in modules]
+    source[0] = MARK.sub(lambda _: "\n".join(blocks), source[0], count=1)
+
+
+def _escape(text: str) -> str:
+    """Prose for reStructuredText: `code` becomes literal, and no other character is markup."""
+    pieces = CODE.split(text)
+    for i, piece in enumerate(pieces):
+        if i % 2:
+            pieces[i] = f"``{piece.strip('`')}``"
+        else:
+            pieces[i] = re.sub(r"_(?=\W|$)", r"\\_", re.sub(r"([\\*|`])", r"\\\1", piece))
+    return "".join(pieces)
+
+
+def plain_text(lines: list[str]) -> list[str]:
+    """Turn a plain-text docstring into reStructuredText.
+
+    Docstrings are written to be read in the source: paragraphs, lists, and equations set off by indentation.
+    Indented lines and columns become literal blocks, lists stay lists, and everything else is prose in which
+    `|x|`, `p_*` or `w_` mean themselves.
+    """
+    out: list[str] = []
+    state, hang = "prose", ""  # of the last line that was not blank: prose, literal, or the mark of its list
+    for line in lines:
+        text = line.strip()
+        if not text:
+            out.append("")
+            continue
+        indented = line[0].isspace()
+        item = ITEM.match(text)
+        if item and not (indented and state == "literal"):
+            if state != item.group()[-2:]:  # bullets and numbers are two lists
+                out.append("")
+            out.append(item.group() + _escape(text[item.end() :]))
+            hang, state = " " * item.end(), item.group()[-2:]
+        elif indented and state in ("- ", ". "):
+            out.append(hang + _escape(text))
+        elif indented or COLUMNS.match(text):
+            if state != "literal":
+                out.extend(["", "::", ""])
+            out.append("    " + line)
+            state = "literal"
+        else:
+            if state != "prose":
+                out.append("")
+            out.append(_escape(text))
+            state = "prose"
+    return out
+
+
+def process_docstring(app, what, name, obj, options, lines) -> None:
+    lines[:] = [*plain_text(lines), ""]
+
+
+def setup(app):
+    app.connect("config-inited", set_address)
+    app.connect("builder-inited", copy_mathjax)
+    app.connect("source-read", describe_modules)
+    app.connect("autodoc-process-docstring", process_docstring)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,234 @@
+"""The shell of the book holds together: configuration, contents, citations, pins, commands, licences."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import check_site
+import pytest
+import yaml
+from pybtex.database import parse_file
+
+ROOT = Path(__file__).resolve().parents[1]
+GENERATED = {"book/generated/claims", "book/generated/methods", "book/generated/status"}
+# Names under which a distribution is imported, where they differ.
+IMPORTED_AS = {
+    "pot": "ot",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "dp-accounting": "dp_accounting",
+    "jupyter-client": "jupyter_client",
+    "jupyter-book": "jupyter_book",
+}
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def config() -> dict:
+    return yaml.safe_load(text("_config.yml"))
+
+
+def toc_pages() -> list[str]:
+    return check_site.pages_of(yaml.safe_load(text("_toc.yml")))
+
+
+def prose() -> dict[str, str]:
+    """Markdown of the book, and of the Markdown cells of its notebooks, by path."""
+    files = [ROOT / "index.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book/api").glob("*.md"))]
+    found = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in files}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        found[f"notebooks/{path.name}"] = "\n\n".join(
+            "".join(c["source"]) for c in cells if c["cell_type"] == "markdown"
+        )
+    return found
+
+
+def requirements() -> dict[str, str]:
+    lines = [line.strip() for line in text("requirements.txt").splitlines()]
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+# --- configuration and contents
+
+
+def test_config_is_valid_and_every_key_is_known():
+    from jupyter_book.config import PATH_JSON_SCHEMA, PATH_YAML_DEFAULT, validate_yaml
+
+    validate_yaml(config(), raise_on_errors=True)
+    known = yaml.safe_load(PATH_YAML_DEFAULT.read_text(encoding="utf-8"))
+    schema = json.loads(PATH_JSON_SCHEMA.read_text(encoding="utf-8"))
+    unknown = set(config()) - set(known) - set(schema["properties"])  # a misspelt section is accepted in silence
+    assert not unknown
+    for section in ("execute", "parse", "html", "launch_buttons"):
+        extra = set(config()[section]) - set(known[section])
+        assert not extra, f"{section}: {extra}"
+    assert set(config()["sphinx"]) <= {"recursive_update", "local_extensions", "config", "extra_extensions"}
+
+
+def test_config_never_executes_and_asks_no_other_host():
+    assert config()["execute"]["execute_notebooks"] == "off"
+    assert "sphinx_thebe" not in config()["sphinx"]["config"]["extensions"]
+    assert not check_site.foreign(config()["sphinx"]["config"]["mathjax_path"])
+    assert "http" not in text("_config.yml")
+
+
+def test_contents_lists_each_page_once_and_every_page_exists():
+    pages = toc_pages()
+    assert len(pages) == len(set(pages))
+    missing = [
+        p for p in pages if p not in GENERATED and not any((ROOT / f"{p}{s}").exists() for s in (".md", ".ipynb"))
+    ]
+    assert not missing
+    assert set(pages) >= GENERATED
+
+
+def test_no_page_is_left_out_of_the_contents():
+    written = {str(Path(name).with_suffix("")) for name in prose()}
+    assert written <= set(toc_pages())
+
+
+def test_page_names_are_lower_case_with_hyphens():
+    names = [Path(page).name for page in toc_pages()]
+    assert [n for n in names if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", n)] == []
+
+
+# --- prose
+
+
+@pytest.mark.parametrize("name", sorted(prose()))
+def test_pictures_have_alternative_text_and_come_from_here(name):
+    page = prose()[name]
+    assert not re.findall(r"!\[\s*\]\(", page), "a picture without alternative text"
+    for directive in re.findall(r"[`:]{3,}\{(?:figure|image)\}.*?(?=\n[`:]{3,})", page, re.DOTALL):
+        assert re.search(r"^:alt: \S", directive, re.MULTILINE), directive
+    sources = re.findall(r"!\[[^\]]*\]\(([^)\s]+)", page)
+    sources += re.findall(r"<(?:img|script|iframe|source)[^>]*?src=[\"']([^\"']+)", page)
+    assert [s for s in sources if check_site.foreign(s)] == []
+    for tag in re.findall(r"<img[^>]*>", page):
+        assert re.search(r"alt=[\"'][^\"']+", tag), tag
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book/_static").glob("*.svg")), ids=lambda p: p.name)
+def test_drawings_say_what_they_show_and_ask_for_nothing(path):
+    drawing = path.read_text(encoding="utf-8")
+    assert 'role="img"' in drawing and ("aria-label=" in drawing or "<title" in drawing)
+    assert re.findall(r"https?://[^\"' ]+", drawing) == ["http://www.w3.org/2000/svg"]
+    assert check_site.foreign_in_css(drawing) == []
+
+
+def test_every_citation_has_an_entry():
+    known = set(parse_file(str(ROOT / "book/references.bib")).entries)
+    cited = {name: re.findall(r"\{cite[a-z:]*\}`([^`]+)`", page) for name, page in prose().items()}
+    for path in sorted((ROOT / "unlearnlib").rglob("*.py")):
+        cited[str(path.relative_to(ROOT))] = re.findall(r"\bpaper=\"([^\"]+)\"", path.read_text(encoding="utf-8"))
+    lost = {
+        name: keys
+        for name, groups in cited.items()
+        if (keys := [k.strip() for group in groups for k in group.split(",") if k.strip() not in known])
+    }
+    assert not lost
+
+
+def test_bibliography_is_complete_and_has_no_doublet():
+    keys = re.findall(r"^@\w+\{([^,]+),", text("book/references.bib"), re.MULTILINE)
+    assert len(keys) == len(set(keys))
+    entries = parse_file(str(ROOT / "book/references.bib")).entries  # raises on a second entry of the same key
+    assert set(entries) == set(keys)
+    titles = [re.sub(r"\W+", "", e.fields["title"]).lower() for e in entries.values()]
+    assert len(titles) == len(set(titles))
+    assert [key for key, e in entries.items() if not e.persons.get("author") or not e.fields.get("year")] == []
+
+
+# --- versions and commands
+
+
+def test_every_requirement_is_pinned_exactly_and_listed_once():
+    lines = [line for line in text("requirements.txt").splitlines() if line.strip() and not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*", line)] == []
+    names = [re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines]
+    assert len(names) == len(set(names))
+
+
+def test_whatever_is_imported_is_required():
+    names = {re.sub(r"[-_.]+", "-", name).lower() for name in requirements()}
+    allowed = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names} | {
+        "unlearnlib",
+        *sys.stdlib_module_names,
+    }
+    allowed |= {
+        "IPython",
+        "matplotlib_inline",
+        "tqdm",
+        "mathjax",
+    }  # come with ipykernel, torch's and sphinx's companions
+    own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    lost = {}
+    for path in [*(ROOT / "unlearnlib").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            for module in {m.split(".")[0] for m in modules} - allowed - own:
+                lost.setdefault(module, str(path.relative_to(ROOT)))
+    assert not lost
+
+
+def test_versions_agree():
+    import unlearnlib
+
+    declared = re.search(r"^version = \"([^\"]+)\"", text("pyproject.toml"), re.MULTILINE)[1]
+    assert unlearnlib.__version__ == declared == str(yaml.safe_load(text("CITATION.cff"))["version"])
+    assert f"## {declared}" in text("CHANGELOG.md")
+
+
+def test_numerics_are_pinned_alike_everywhere():
+    from conftest import ROOT as root
+
+    from unlearnlib.bookkeeping import PINS
+
+    assert root == ROOT
+    pins = {**PINS, "OMP_NUM_THREADS": "1"}
+    line = re.search(r"^NUMERICS := (.+)$", text("Makefile"), re.MULTILINE)[1]
+    assert dict(word.split("=") for word in line.split()) == pins
+    conftest = text("tests/conftest.py")
+    assert all(f'{name}="{value}"' in conftest for name, value in pins.items())
+
+
+def test_commands_that_the_texts_name_exist():
+    targets = set(re.findall(r"^([a-z]+):.*?## \S", text("Makefile"), re.MULTILINE))
+    pages = [text(name) for name in ("README.md", "CONTRIBUTING.md", ".ci/run")] + list(prose().values())
+    named = {t for page in pages for t in re.findall(r"(?:^|`)make ([a-z]+)", page, re.MULTILINE)}
+    assert {"test", "book"} <= named <= targets
+    phony = set(re.search(r"^\.PHONY: (.+)$", text("Makefile"), re.MULTILINE)[1].split())
+    assert targets == phony, "each target has a help line and is phony"
+
+
+def test_make_alone_lists_the_targets():
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "make book" in shown and "make test" in shown and len(shown.splitlines()) >= 6
+
+
+def test_workflows_use_only_the_platforms_own_actions():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        used = re.findall(r"uses: (\S+)", path.read_text(encoding="utf-8"))
+        assert used and all(name.startswith("actions/") for name in used), path.name
+        assert yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+
+
+def test_ci_script_is_valid_and_runs_the_two_commands():
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", str(ROOT / ".ci/run")], check=True)
+    assert re.findall(r"^make (\w+)", text(".ci/run"), re.MULTILINE) == ["test", "book"]
+
+
+def test_code_and_text_have_their_licences():
+    assert "MIT License" in text("LICENSE") and "Creative Commons Attribution 4.0" in text("LICENSE")
+    cff = yaml.safe_load(text("CITATION.cff"))
+    assert cff["authors"] == [{"name": "The unlearnlib authors"}] and cff["cff-version"]

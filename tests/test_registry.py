@@ -1,0 +1,150 @@
+"""The door to all methods: what is refused, what is left alone, and what holds for every registered method."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from small import dataset, examples, same, split, state, stranger
+
+import unlearnlib as ul
+from unlearnlib import models, registry, training
+from unlearnlib.data import Split
+from unlearnlib.training import Recipe
+
+NAMES = sorted(registry._HOME)
+QUICK = {
+    "retrain": {"recipe": Recipe(epochs=1)},
+    "dlfd": {"noise_steps": 2, "batch_size": 16, "patience": 1, "threshold": 0.0},
+}
+
+
+def quick(name: str) -> dict:
+    """Few passes, for methods that count them."""
+    config = registry.configure(name)
+    return QUICK.get(name) or ({"epochs": 1, "batch_size": 16} if hasattr(config, "epochs") else {})
+
+
+@pytest.fixture(scope="module")
+def trained():
+    parts = split()
+    model = models.build("resnet_bn", dataset(), width=4)
+    return training.fit(model, parts.train, Recipe(epochs=2, batch_size=16)), parts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_leaves_its_input_alone_and_repeats(name, trained):
+    model, parts = trained
+    model.train()
+    model[1].eval()
+    before, modes, rng = state(model), [m.training for m in model.modules()], torch.get_rng_state()
+    first = ul.unlearn(name, model, parts, seed=1, **quick(name))
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert same(state(model), before) and [m.training for m in model.modules()] == modes
+    assert [m.training for m in first.model.modules()] == modes
+    assert all(p.requires_grad and p.grad is None for p in first.model.parameters())
+    assert first.cost.seconds > 0 and first.cost.gradient_evaluations > 0
+    second = ul.unlearn(name, model, parts, seed=1, **quick(name))
+    assert same(state(first.model), state(second.model))
+    assert not same(state(first.model), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_reads_what_it_says_it_reads(name, trained):
+    model, parts = trained
+    reads = registry.find(name).reads
+    other = examples(n=len(parts.train), seed=9)
+    for part, index in (("retain", parts.retain_index), ("forget", parts.forget_index)):
+        images = parts.train.images.clone()
+        images[index] = other.images[index]
+        changed = dataclasses.replace(parts, train=dataclasses.replace(parts.train, images=images))
+        results = [ul.unlearn(name, model, p, seed=1, **quick(name)) for p in (parts, changed)]
+        assert same(*(state(r.model) for r in results)) != (part in reads), f"{name} and the {part} set"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_method_sees_the_test_set(name, trained, monkeypatch):
+    model, parts = trained
+    seen = []
+    method = registry.find(name)
+
+    def spy(model, split, config, run):
+        seen.append(split.test)
+        return method.function(model, split, config, run)
+
+    monkeypatch.setitem(registry._registered, name, dataclasses.replace(method, function=spy))
+    ul.unlearn(name, model, parts, seed=0, **quick(name))
+    assert seen == [None]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_method_takes_a_strangers_network(name, dtype):
+    net, parts = stranger().to(dtype).eval(), split()
+    before = state(net)
+    result = ul.unlearn(name, net, parts, seed=0, **quick(name)).model
+    after = state(result)
+    assert {v.dtype for v in after.values()} == {v.dtype for v in before.values()}
+    assert torch.equal(after["stem.weight"], before["stem.weight"])  # frozen
+    assert not result.stem.weight.requires_grad and result.head.weight.requires_grad
+    assert result.third.weight is result.second.weight  # tied
+    assert not torch.equal(after["head.weight"], before["head.weight"])
+    assert not result.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_many_at_once_equal_one_at_a_time(name, trained):
+    parts = split()
+    rng = torch.Generator().manual_seed(0)
+    splits, nets = [], []
+    for k in range(3):
+        forget = torch.zeros(len(parts.train), dtype=torch.bool)
+        forget[torch.randperm(len(parts.train), generator=rng)[:20]] = True
+        splits.append(dataclasses.replace(parts, is_forget=forget))
+        nets.append(
+            models.build("mlp", dataset(), seed=k).double() if name != "dlfd" else models.build("mlp", dataset())
+        )
+    seeds = [4, 5, 6]
+    many = ul.unlearn_many(name, nets, splits, seeds=seeds, **quick(name))
+    for net, part, seed, result in zip(nets, splits, seeds, many, strict=True):
+        alone = ul.unlearn(name, net, part, seed=seed, **quick(name))
+        for key, value in state(alone.model).items():
+            assert torch.allclose(state(result.model)[key], value, atol=2e-6), key
+        assert result.cost.gradient_evaluations == alone.cost.gradient_evaluations
+
+
+def test_errors_name_the_nearest(trained):
+    model, parts = trained
+    with pytest.raises(ValueError, match="unknown unlearning method 'finetun': did you mean 'finetune'"):
+        ul.unlearn("finetun", model, parts, seed=0)
+    with pytest.raises(ValueError, match="no hyper-parameter 'epoch': did you mean 'epochs'"):
+        ul.unlearn("finetune", model, parts, seed=0, epoch=3)
+    with pytest.raises(ValueError, match="0 <= alpha <= 1"):
+        ul.unlearn("neggrad_plus", model, parts, seed=0, alpha=2)
+    with pytest.raises(ValueError, match="share one train"):
+        ul.unlearn_many("finetune", [model, model], [parts, split()], seeds=[0, 1])
+    with pytest.raises(training.Diverged):
+        ul.unlearn("neggrad", models.build("mlp", dataset()), parts, seed=0, lr=1e18, epochs=9)
+
+
+def test_the_table_of_methods():
+    table = ul.methods()
+    assert set(table.name) == set(NAMES) and table.paper.str.len().min() > 0
+    assert table.set_index("name").loc["retrain", "guarantee"] == "exact"
+
+
+def test_unlearning_works_on_any_map_style_dataset():
+    parts = split()
+    as_tensors = [torch.utils.data.TensorDataset(p.pixels(), p.labels) for p in (parts.retain, parts.forget)]
+    held_out = torch.utils.data.TensorDataset(parts.validation.pixels(), parts.validation.labels)
+    theirs = Split.of(retain=as_tensors[0], forget=as_tensors[1], validation=held_out, test=held_out)
+    net = stranger()
+    first, second = (ul.unlearn("finetune", net, p, seed=0, epochs=1) for p in (parts, theirs))
+    for a, b in zip(state(first.model).values(), state(second.model).values(), strict=True):
+        assert torch.allclose(a.float(), b.float(), atol=1e-6)
+
+
+def test_the_seed_matters(trained):
+    model, parts = trained
+    results = [state(ul.unlearn("finetune", copy.deepcopy(model), parts, seed=s, epochs=1).model) for s in (0, 1)]
+    assert not same(*results)

@@ -1,0 +1,194 @@
+"""The checks of the built book see planted defects, and docstrings in plain text become valid pages."""
+
+import copy
+import importlib.util
+from pathlib import Path
+
+import check_reproduction
+import check_site
+import pytest
+from docutils.core import publish_doctree
+
+ROOT = Path(__file__).resolve().parents[1]
+TOC = {"root": "index", "parts": [{"chapters": [{"file": "notebooks/one", "sections": [{"file": "book/two"}]}]}]}
+WORDS = "<p>" + "word " * 70 + "</p>"
+
+
+def _extension():
+    spec = importlib.util.spec_from_file_location("book_site", ROOT / "book/_ext/book_site.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+book_site = _extension()
+
+
+# --- check_site
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A sound little book of three pages."""
+    for folder in ("notebooks", "book", "_images", "_static"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "_images/plot.png").write_bytes(b"png")
+    (tmp_path / "_static/style.css").write_text("body { background: url(plot.png) } /* url(https://a.example/x) */")
+    (tmp_path / "index.html").write_text(
+        f'<link rel="stylesheet" href="_static/style.css"><link rel="canonical" href="https://a.example/">{WORDS}'
+        '<a href="notebooks/one.html#here">one</a> <a href="https://a.example/">elsewhere</a>'
+    )
+    (tmp_path / "notebooks/one.html").write_text(
+        f'<h1 id="here">One</h1>{WORDS}<img src="../_images/plot.png" alt="A plot">'
+    )
+    (tmp_path / "book/two.html").write_text(WORDS)
+    return tmp_path
+
+
+def failures(site: Path) -> str:
+    return "\n".join(check_site.check(site, TOC)[1])
+
+
+def test_sound_book_passes_every_check(site):
+    done, wrong = check_site.check(site, TOC)
+    assert wrong == [] and done > 10
+
+
+@pytest.mark.parametrize(
+    ("page", "planted", "message"),
+    [
+        ("index.html", '<script src="https://cdn.example/x.js"></script>', "asks another host"),
+        ("index.html", '<link rel="stylesheet" href="//cdn.example/x.css">', "asks another host"),
+        ("index.html", '<img alt="x" src="_images/plot.png" srcset="https://a.example/2.png 2x">', "asks another host"),
+        ("index.html", "<style>@import 'https://a.example/f.css';</style>", "asks another host"),
+        ("index.html", '<p style="background: url(https://a.example/i.png)">x</p>', "asks another host"),
+        ("index.html", '<script src="_static/gone.js"></script>', "files that are not there"),
+        ("index.html", '<a href="book/none.html">x</a>', "links to nothing"),
+        ("index.html", '<a href="notebooks/one.html#nowhere">x</a>', "links to nothing"),
+        ("book/two.html", '<img src="../_images/plot.png" alt=" ">', "without alternative text"),
+    ],
+)
+def test_planted_defect_is_seen(site, page, planted, message):
+    with open(site / page, "a", encoding="utf-8") as file:
+        file.write(planted)
+    assert message in failures(site)
+
+
+def test_missing_empty_and_figureless_pages_are_seen(site):
+    (site / "book/two.html").write_text("<p>short</p>")
+    (site / "notebooks/one.html").write_text('<h1 id="here">One</h1>' + WORDS)
+    assert "two.html says almost nothing" in failures(site) and "one.html shows no figure" in failures(site)
+    (site / "book/two.html").unlink()
+    assert "two.html is missing" in failures(site)
+
+
+def test_empty_figure_and_foreign_style_sheet_are_seen(site):
+    (site / "_images/plot.png").write_bytes(b"")
+    (site / "_static/style.css").write_text("@font-face { src: url('https://fonts.example/f.woff2') }")
+    assert "files that are not there" in failures(site) and "style.css asks another host" in failures(site)
+
+
+def test_text_of_scripts_and_styles_does_not_count_as_text(site):
+    (site / "book/two.html").write_text("<script>" + "word " * 70 + "</script>")
+    assert "two.html says almost nothing" in failures(site)
+
+
+# --- check_reproduction
+
+
+def _notebook(verdict="holds", accuracy="0.91", untested="a"):
+    claim = {"claim": {"text": "It forgets.", "verdict": verdict, "evidence": accuracy}}
+    shown = {"output_type": "display_data", "data": {"text/plain": "x"}, "metadata": {"unlearnlib": claim}}
+    table = {"output_type": "stream", "name": "stdout", "text": [f"accuracy {accuracy}\n"]}
+    loose = {"output_type": "stream", "name": "stdout", "text": untested}
+    tags = {"tags": ["nbval-check-output"]}
+    cells = [
+        {"cell_type": "code", "metadata": tags, "outputs": [shown, table]},
+        {"cell_type": "code", "metadata": {}, "outputs": [loose]},
+        {"cell_type": "markdown", "metadata": {}},
+    ]
+    return {"cells": cells}
+
+
+def test_only_what_the_book_says_counts_as_a_difference():
+    assert check_reproduction.said(_notebook()) == ["[holds] It forgets.", "accuracy 0.91"]
+    assert check_reproduction.differences(_notebook(), _notebook(untested="b")) == []
+    assert check_reproduction.differences(_notebook(), _notebook("fails")) == [
+        "- [holds] It forgets.",
+        "+ [fails] It forgets.",
+    ]
+    assert check_reproduction.differences(_notebook(), _notebook(accuracy="0.92")) == [
+        "- accuracy 0.91",
+        "+ accuracy 0.92",
+    ]
+
+
+def test_a_claim_that_vanished_is_a_difference():
+    after = copy.deepcopy(_notebook())
+    after["cells"][0]["outputs"] = after["cells"][0]["outputs"][1:]
+    assert check_reproduction.differences(_notebook(), after) == ["- [holds] It forgets."]
+
+
+# --- the library's pages
+
+
+def test_every_public_module_is_described_on_one_page():
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "book/api").glob("*.md")}
+    modules = book_site.public_modules()
+    assigned = book_site.assign(pages, modules)
+    assert sorted(m for ms in assigned.values() for m in ms) == modules
+    assert "unlearnlib.registry" in assigned["core"] and "unlearnlib.dlfd" in assigned["methods"]
+    assert "unlearnlib.bookkeeping" in assigned["notebooks"] and not any("._" in m for m in modules)
+
+
+def test_the_longest_pattern_that_fits_wins():
+    pages = {"all": "% modules: lib.*", "some": "text\n\n% modules: lib.a.* lib.b\n", "none": "no comment"}
+    assert book_site.assign(pages, ["lib.a.x", "lib.b", "lib.c"]) == {
+        "all": ["lib.c"],
+        "some": ["lib.a.x", "lib.b"],
+        "none": [],
+    }
+
+
+def _tree(docstring: str):
+    lines = book_site.plain_text(docstring.splitlines())
+    return publish_doctree("\n".join(lines), settings_overrides={"report_level": 2, "halt_level": 2})
+
+
+def test_plain_text_docstring_is_valid_and_says_the_same():
+    docstring = """Move |x| away from p_* and w_ by 2*3 steps of `step` (see *this*).
+
+    max_theta  E_F KL(p_theta0 || p_theta)
+
+Prose again:
+    indented at once
+- first item, which
+  goes on
+- second_ item
+1. numbered
+
+name    what it is
+other   another
+A last line with a back\\slash."""
+    tree = _tree(docstring)
+    paragraph = tree[0].astext()
+    assert paragraph == "Move |x| away from p_* and w_ by 2*3 steps of step (see *this*)."
+    kinds = [node.tagname for node in tree.children]
+    expected = "paragraph literal_block paragraph literal_block bullet_list enumerated_list literal_block paragraph"
+    assert kinds == expected.split()
+    assert "max_theta  E_F KL(p_theta0 || p_theta)" in tree[1].astext()
+    assert [item.astext() for item in tree[4]] == ["first item, which\ngoes on", "second_ item"]
+    assert tree[-1].astext() == "A last line with a back\\slash."
+
+
+def test_docstrings_of_the_library_are_valid_pages():
+    """No module docstring makes the page builder complain; functions are checked when the book is built."""
+    import ast
+
+    for path in sorted((ROOT / "unlearnlib").rglob("*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        documented = [n for n in ast.walk(module) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+        for node in documented:
+            docstring = ast.get_docstring(node)
+            if docstring:
+                _tree(docstring)

@@ -1,0 +1,1 @@
+"""Approximate unlearning: one file a method, each reached through `unlearnlib.unlearn(name, ...)`."""

@@ -1,0 +1,23 @@
+"""Fine-tuning on the retain set, and nothing else: catastrophic forgetting as a method.
+
+    theta <- theta - lr grad L_R(theta),   from the original
+
+The baseline that every method must beat at equal cost. It never reads the forget set. Goel et al. 2022 use it as
+the limit CF-k of all layers. Deviations: none; the defaults are ours.
+"""
+
+from dataclasses import dataclass
+
+from unlearnlib.approximate.steps import Steps, passes
+from unlearnlib.registry import Program, method
+
+
+@dataclass(frozen=True)
+class Finetune(Steps):
+    pass
+
+
+@method("finetune", Finetune, family="gradient", reads="retain", paper="goel2022")
+def finetune(model, split, config: Finetune, run) -> Program:
+    batches, steps = passes(split.retain_index, split.train.labels, config, run.generator("order"))
+    return Program(model, batches, config.recipe(), steps)

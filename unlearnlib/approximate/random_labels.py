@@ -1,0 +1,40 @@
+"""Random labels: relearn the forget set with wrong labels, beside the retain set with its own.
+
+    y'_i ~ uniform over the classes other than y_i, drawn once for each i in F
+    min_theta  mean over F and R of CE(f_theta(x_i), y'_i or y_i)
+
+Graves et al. 2021, arXiv 2010.10981 (there called amnesiac unlearning by relabelling). Deviations: a label is never
+the true one (some released code samples it among all classes), and both sets are shuffled together in every pass.
+The defaults are ours.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from unlearnlib.approximate.steps import Steps, passes
+from unlearnlib.registry import Program, method
+
+
+@dataclass(frozen=True)
+class RandomLabels(Steps):
+    pass
+
+
+def wrong_labels(labels: torch.Tensor, n_classes: int, rng: torch.Generator) -> torch.Tensor:
+    """For each label another one, uniform over the n_classes - 1 others."""
+    shift = torch.randint(1, n_classes, labels.shape, generator=rng)
+    return (labels + shift) % n_classes
+
+
+@method("random_labels", RandomLabels, family="gradient", reads="retain, forget", paper="graves2021")
+def random_labels(model, split, config: RandomLabels, run) -> Program:
+    labels = split.train.labels.clone()
+    n_classes = int(labels.max()) + 1
+    if n_classes < 2:
+        raise ValueError("random_labels needs at least two classes")
+    forget = split.forget_index
+    labels[forget] = wrong_labels(labels[forget], n_classes, run.generator("labels"))
+    everything = torch.arange(len(labels))
+    batches, steps = passes(everything, labels, config, run.generator("order"))
+    return Program(model, batches, config.recipe(), steps)

@@ -1,0 +1,1 @@
+"""Audits of unlearning: attacks, distances, planted evidence, and the battery which runs them."""

@@ -1,0 +1,207 @@
+"""Margins and receiver operating characteristics: the plumbing under every membership attack.
+
+An attack gives each example a score, high for "member". Its ROC is the curve of the true positive rate over the false
+positive rate as one threshold sweeps the scores. Two areas go by the name of AUC and differ on small samples: the
+*empirical* area P[s_in > s_out] + P[s_in = s_out]/2, and the area under the *concave hull* of the curve, which an
+attacker who may mix thresholds at random attains. Both are here, under different names.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import betaincinv, expit, logit, logsumexp
+from scipy.stats import norm, rankdata
+
+
+def as_array(values, dtype=None) -> np.ndarray:
+    """A numpy view of an array, a list or a torch tensor (detached, on the CPU)."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=dtype)
+
+
+def margin(logits, labels) -> np.ndarray:
+    """The logit of the probability of the labelled class, which is also the margin of KLoM.
+
+        s(x) = z_y - log sum_{j != y} exp z_j = log p_y - log(1 - p_y)
+
+    `logits` is [..., N, C] (any leading axes, say models), `labels` [..., N] or broadcastable to it. Returns float64
+    [..., N]. Computed from the logits: through the probabilities it would be infinite once p_y rounds to 1.
+
+    Raises ValueError for fewer than two classes, for NaN logits, and for labels outside 0..C-1. Carlini et al.,
+    arXiv 2112.03570, section IV.
+    """
+    z, y = as_array(logits), as_array(labels)
+    if z.ndim < 2 or z.shape[-1] < 2:
+        raise ValueError(f"logits must be [..., examples, classes] with two classes or more, not {z.shape}")
+    if y.ndim < 1 or y.shape[-1] != z.shape[-2] or np.any((y < 0) | (y >= z.shape[-1])):
+        raise ValueError(f"labels must be integers in 0..{z.shape[-1] - 1}, one for each of {z.shape[-2]} examples")
+    if z.ndim > 2:  # one model at a time keeps the float64 copy small
+        y = np.broadcast_to(y, z.shape[:-1])
+        return np.stack([margin(zm, ym) for zm, ym in zip(z, y, strict=True)])
+    z = z.astype(np.float64)  # a copy: the labelled entry is overwritten below
+    if np.isnan(z).any():
+        raise ValueError("logits contain NaN: drop or repair the model before auditing it")
+    rows = np.arange(len(z))
+    labelled = z[rows, y.astype(np.int64)]
+    z[rows, y.astype(np.int64)] = -np.inf
+    return labelled - logsumexp(z, axis=-1)
+
+
+def clopper_pearson(k, n, level: float = 0.95, sides: int = 2):
+    """Exact binomial interval for a proportion seen `k` times in `n`: (low, high), floats or arrays.
+
+    With `sides=2` both bounds hold together with probability `level` or more. With `sides=1` each bound on its own
+    does, so that `clopper_pearson(0, n, 0.95, sides=1)[1] = 1 - 0.05**(1/n)`.
+
+    Clopper and Pearson, Biometrika 1934.
+    """
+    k, n = np.asarray(k, float), np.asarray(n, float)
+    if np.any((k < 0) | (k > n) | (n <= 0)):
+        raise ValueError("clopper_pearson needs 0 <= k <= n and n > 0")
+    if not 0 < level < 1 or sides not in (1, 2):
+        raise ValueError(f"level must lie in (0, 1) and sides be 1 or 2, not {level} and {sides}")
+    tail = (1 - level) / sides
+    low = np.where(k == 0, 0.0, betaincinv(np.maximum(k, 1e-300), n - k + 1, tail))
+    high = np.where(k == n, 1.0, betaincinv(k + 1, np.maximum(n - k, 1e-300), 1 - tail))
+    return (float(low), float(high)) if low.ndim == 0 else (low, high)
+
+
+@dataclass(frozen=True, eq=False)
+class Roc:
+    """One attack's ROC: `fpr`, `tpr` [points], ascending from (0, 0) to (1, 1), one point for each distinct score."""
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+    n_members: int
+    n_nonmembers: int
+    member_placements: np.ndarray  # for each member, the share of non-members below it (ties count half)
+    nonmember_placements: np.ndarray  # for each non-member, the share of members above it
+
+    @property
+    def auc(self) -> float:
+        """Empirical area: P[s_in > s_out] + P[s_in = s_out] / 2."""
+        return float(self.member_placements.mean())
+
+    @cached_property
+    def hull(self) -> tuple[np.ndarray, np.ndarray]:
+        """The vertices (fpr, tpr) of the smallest concave curve above the ROC."""
+        chain: list[tuple[float, float]] = []
+        for x, y in zip(self.fpr.tolist(), self.tpr.tolist(), strict=True):
+            while len(chain) > 1:
+                (ax, ay), (bx, by) = chain[-2], chain[-1]
+                if (bx - ax) * (y - ay) < (by - ay) * (x - ax):  # a right turn: b stays above the line from a to here
+                    break
+                chain.pop()
+            chain.append((x, y))
+        if chain[1][0] == 0:  # a wall at fpr = 0: its top alone, so that the hull is a function of fpr
+            chain = chain[1:]
+        x, y = np.array(chain).T
+        return x, y
+
+    @property
+    def hull_auc(self) -> float:
+        """Area under the concave hull, never below `auc`."""
+        return float(np.trapezoid(self.hull[1], self.hull[0]))
+
+    def tpr_at(self, fpr: float) -> float:
+        """TPR at the last point of the curve whose FPR does not exceed `fpr`.
+
+        Never the nearest point: that one may lie above `fpr`. Refused (ValueError) when n_nonmembers * fpr < 10,
+        where a handful of examples would decide the value; `interval_at` gives its Clopper-Pearson interval.
+        """
+        if not 0 < fpr <= 1:
+            raise ValueError(f"fpr must lie in (0, 1], not {fpr}")
+        if self.n_nonmembers * fpr < 10 - 1e-9:
+            need = math.ceil(10 / fpr - 1e-9)
+            raise ValueError(f"TPR at FPR {fpr:g} needs {need} non-members or more; there are {self.n_nonmembers}")
+        return float(self.tpr[np.searchsorted(self.fpr, fpr + 1e-12, side="right") - 1])
+
+    def interval_at(self, fpr: float, level: float = 0.95) -> tuple[float, float]:
+        """Clopper-Pearson interval of `tpr_at(fpr)`, the threshold taken as given."""
+        return clopper_pearson(round(self.tpr_at(fpr) * self.n_members), self.n_members, level)
+
+    def hull_tpr_at(self, fpr: float) -> float:
+        """TPR of the concave hull at `fpr`: a random mixture of two thresholds attains it."""
+        if not 0 <= fpr <= 1:
+            raise ValueError(f"fpr must lie in [0, 1], not {fpr}")
+        return float(np.interp(fpr, *self.hull))
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """max over thresholds of (1 + TPR - FPR) / 2, in sample: above 1/2 even for a useless attack.
+
+        Under the null it averages .562/.541/.528/.514 at 50/100/250/1000 a side, so it bounds what an attacker could
+        do and is no estimate of it.
+        """
+        return float((1 + (self.tpr - self.fpr).max()) / 2)
+
+    @property
+    def standard_error(self) -> float:
+        """DeLong's standard error of `auc`, for independent scores.
+
+        Scores that share a model are not independent: resample models instead (`intervals.cluster_bootstrap`).
+        """
+        parts = ((self.member_placements, self.n_members), (self.nonmember_placements, self.n_nonmembers))
+        return math.sqrt(sum(np.var(placements, ddof=1) / n for placements, n in parts))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """DeLong interval of `auc` on the logit scale, which keeps it inside [0, 1].
+
+        Where members and non-members are separated without exception DeLong's variance is zero; there the
+        Hanley-McNeil variance is inverted instead (Newcombe's method 5), which stays honest at 0 and 1.
+
+        DeLong et al., Biometrics 1988; Newcombe, Statistics in Medicine 2006.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie in (0, 1), not {level}")
+        z, auc, se = norm.ppf(0.5 + level / 2), self.auc, self.standard_error
+        if se == 0 or not 0 < auc < 1:
+            return _inverted_hanley_mcneil(auc, self.n_members, self.n_nonmembers, z)
+        half = z * se / (auc * (1 - auc))
+        return float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
+
+
+def _inverted_hanley_mcneil(auc: float, m: int, n: int, z: float) -> tuple[float, float]:
+    """All theta with |theta - auc| <= z sqrt(V(theta)), V the variance of Hanley and McNeil with balanced sizes."""
+    theta = np.linspace(0, 1, 20_001)
+    spread = (1 - theta) / (2 - theta) + theta / (1 + theta)
+    variance = theta * (1 - theta) * (1 + ((m + n) / 2 - 1) * spread) / (m * n)
+    inside = theta[np.abs(theta - auc) <= z * np.sqrt(variance) + 1e-12]
+    return float(inside.min()), float(inside.max())
+
+
+def roc(scores, is_member) -> Roc:
+    """The ROC of `scores` [N] (high means member) against the truth `is_member` [N] (bool).
+
+    Raises ValueError for NaN scores, for shapes that differ, and unless there are two members and two non-members.
+    """
+    s, truth = as_array(scores, np.float64), as_array(is_member)
+    if s.ndim != 1 or s.shape != truth.shape:
+        raise ValueError(f"scores and is_member must be vectors of one length, not {s.shape} and {truth.shape}")
+    if truth.dtype != np.bool_:
+        if not np.isin(truth, (0, 1)).all():
+            raise ValueError("is_member must be boolean, or 0 and 1")
+        truth = truth.astype(bool)
+    if np.isnan(s).any():
+        raise ValueError("scores contain NaN: drop those examples from both sides first")
+    m, n = int(truth.sum()), int((~truth).sum())
+    if min(m, n) < 2:
+        raise ValueError(f"a ROC needs two members and two non-members or more, not {m} and {n}")
+
+    order = np.argsort(-s, kind="stable")
+    ends = np.flatnonzero(np.append(s[order][1:] != s[order][:-1], True))  # the last of each run of ties
+    hits = np.cumsum(truth[order])[ends]
+    alarms = (ends + 1) - hits
+    ranks = rankdata(s)
+    placed = (ranks[truth] - rankdata(s[truth])) / n
+    return Roc(
+        fpr=np.concatenate([[0.0], alarms / n]),
+        tpr=np.concatenate([[0.0], hits / m]),
+        n_members=m,
+        n_nonmembers=n,
+        member_placements=placed,
+        nonmember_placements=1 - (ranks[~truth] - rankdata(s[~truth])) / m,
+    )

@@ -1,0 +1,219 @@
+"""DaRE forest: a random forest that forgets examples exactly, for any number of classes.
+
+At a node with the examples D each of p attributes, drawn at random, offers k thresholds v, drawn at random among its
+values in D; the split x_a <= v with the smallest Gini impurity
+
+    sum over sides S of (|S| / |D|) (1 - sum_c (|S_c| / |S|)^2)
+
+is taken, except in the upper `random_depth` layers, where attribute and threshold are drawn without looking at the
+labels. Every node keeps the class counts that its candidates need. A deletion subtracts the example along its path;
+a subtree is built anew only where the best candidate changes. Trees see all examples (no bootstrap).
+Brophy & Lowd, "Machine Unlearning for Random Forests", ICML 2021 (brophy2021).
+
+Deviations. (1) The paper's updated forest equals a retrained one in distribution. Here every draw is a hash of the
+tree's seed, the path to the node, the attribute and the value: attributes come in a keyed order in which constant
+ones are passed over, thresholds are the k observed values of smallest keyed priority (a bottom-k sample, uniform
+without replacement). What is drawn is thus a function of the remaining examples alone, and the forest after any
+deletions is *bit-identical* to `fit` on what remains with the same seed. (2) A threshold is an observed value, not the
+middle between two; any value but the largest is valid, whether or not the labels beside it differ. (3) Random nodes
+draw uniformly from the observed values, not from an interval, whose ends a deletion would move.
+(4) Nodes with few examples recompute their statistics instead of storing them. (5) Features are rounded to float32.
+"""
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..records import Certificate, Cost, Receipt
+from ..seeding import numpy_generator
+from . import _tree
+from ._inputs import class_labels, rows_to_forget
+
+EXACT = Certificate("exact", "fit on the remaining examples with the same seed; the trees are bit-identical")
+
+
+@dataclass
+class DareForest:
+    """A deletable forest.
+
+    n_trees, max_depth: as in any forest (depth at most 24); n_thresholds: candidates k per attribute and node;
+    random_depth: number of upper layers with random splits, `max_depth` gives extremely randomised trees;
+    max_features: attributes p per node, a count, a fraction or "sqrt"; min_leaf: examples that a leaf needs;
+    n_classes: fixed number of classes, by default the largest label + 1; smoothing: added to class probabilities
+    before the logarithm in `logits`.
+    """
+
+    n_trees: int = 100
+    max_depth: int = 10
+    n_thresholds: int = 25
+    random_depth: int = 0
+    max_features: int | float | str = "sqrt"
+    min_leaf: int = 1
+    seed: int = 0
+    n_classes: int | None = None
+    smoothing: float = 1e-3
+
+    def __post_init__(self):
+        for name in ("n_trees", "n_thresholds", "min_leaf"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.max_depth <= 24:
+            raise ValueError(f"max_depth must lie in 0..24, not {self.max_depth}")
+        if not 0 <= self.random_depth <= self.max_depth:
+            raise ValueError(f"random_depth must lie in 0..max_depth, not {self.random_depth}")
+
+    def fit(self, examples) -> "DareForest":
+        """Grow the forest on `examples.images` (flattened) and `examples.labels`."""
+        return self.fit_arrays(_flat(examples.images), examples.labels)
+
+    def fit_arrays(self, x, y) -> "DareForest":
+        """Grow the forest on features `x` [n, features], finite, and labels `y` [n]."""
+        codes = encode(x)
+        labels, self._classes = class_labels(y, self.n_classes)
+        if codes.ndim != 2 or len(codes) != len(labels):
+            raise ValueError(f"x must be [n, features] with one label a row; got {codes.shape} and {labels.shape}")
+        n, features = codes.shape
+        self._data = _tree.Data(np.ascontiguousarray(codes.T), labels.astype(np.int32), np.ones(n, dtype=bool))
+        self._settings = _tree.Settings(
+            self.max_depth,
+            self.random_depth,
+            _attributes(self.max_features, features),
+            self.n_thresholds,
+            self.min_leaf,
+            max(64, self.n_thresholds * self._classes),
+        )
+        self._trees, self._work = _allocate(self.n_trees, n, features, self._classes, self._settings)
+        streams = [numpy_generator(self.seed, "dare", t).integers(2**64, dtype=np.uint64) for t in range(self.n_trees)]
+        self._trees.key[:, 0] = streams
+        _tree.grow(self._trees, self._data, self._settings, self._work, np.zeros(len(_tree.COUNTERS), np.int64))
+        return self
+
+    def forget(self, indices) -> Receipt:
+        """Delete the examples at `indices` (positions in what was fitted) from every tree in one pass.
+
+        `touched` counts nodes whose statistics were updated, nodes and examples in rebuilt subtrees, threshold lists
+        that were drawn again, and trees in which something was rebuilt.
+        """
+        started = time.perf_counter()
+        rows = rows_to_forget(indices, self._data.alive)
+        counters = np.zeros(len(_tree.COUNTERS), np.int64)
+        _tree.delete(self._trees, self._data, rows.astype(np.int32), self._settings, self._work, counters)
+        self._data.codes[:, rows] = 0
+        self._data.labels[rows] = 0
+        touched = dict(zip(_tree.COUNTERS, counters.tolist(), strict=True))
+        return Receipt(Cost(seconds=time.perf_counter() - started), touched, EXACT)
+
+    def predict_proba(self, x) -> np.ndarray:
+        """Mean over trees of the class frequencies in the leaf of each row of `x` [m, features]: [m, classes]."""
+        codes = encode(x)
+        if codes.ndim != 2 or codes.shape[1] != self._data.codes.shape[0]:
+            raise ValueError(f"x must be [m, {self._data.codes.shape[0]}] like the fitted features, not {codes.shape}")
+        return _tree.predict(self._trees, codes)
+
+    def logits(self, images) -> torch.Tensor:
+        """log((p + s) / (1 + s * classes)) with p from `predict_proba` and s the smoothing: float32 [n, classes]."""
+        p = self.predict_proba(_flat(images))
+        return torch.from_numpy(np.log((p + self.smoothing) / (1 + self.smoothing * p.shape[1]))).float()
+
+    def nodes(self) -> pd.DataFrame:
+        """Every node in preorder: tree, depth, attribute (-1 in leaves), threshold, n and a count for each class."""
+        f, rows = self._trees, []
+        for t in range(self.n_trees):
+            pending = [0]
+            while pending:
+                node = pending.pop()
+                counts = f.counts[t, node]
+                rows.append((t, f.depth[t, node], f.attribute[t, node], f.threshold[t, node], counts.sum(), *counts))
+                if f.child[t, node] >= 0:
+                    pending += [f.child[t, node] + 1, f.child[t, node]]
+        table = pd.DataFrame(rows, columns=["tree", "depth", "attribute", "threshold", "n", *range(self._classes)])
+        values = decode(table["threshold"].to_numpy(np.uint32))
+        return table.assign(threshold=np.where(table["attribute"] < 0, np.nan, values))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of `nodes()`: equal for bit-identical forests."""
+        return hashlib.sha256(np.ascontiguousarray(self.nodes().to_numpy(np.float64)).tobytes()).hexdigest()
+
+
+def encode(x) -> np.ndarray:
+    """Floats as uint32 codes of their float32 values, in the same order (finite values only)."""
+    x = np.asarray(x.detach().cpu() if torch.is_tensor(x) else x).astype(np.float32) + np.float32(0)  # -0 becomes 0
+    if not np.isfinite(x).all():
+        raise ValueError("features must be finite in float32; impute or clip them first")
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    return np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
+
+
+def decode(codes: np.ndarray) -> np.ndarray:
+    """The float32 values of `encode`."""
+    return np.where(codes >> 31 == 1, codes & np.uint32(0x7FFFFFFF), ~codes).astype(np.uint32).view(np.float32)
+
+
+def _flat(images) -> torch.Tensor:
+    images = torch.as_tensor(images)
+    flat = images.reshape(len(images), -1)
+    return flat.to(torch.float32) / 255 if images.dtype == torch.uint8 else flat
+
+
+def _attributes(max_features, features: int) -> int:
+    if max_features == "sqrt":
+        count = int(math.sqrt(features))
+    elif isinstance(max_features, float) and 0 < max_features <= 1:
+        count = int(max_features * features)
+    elif isinstance(max_features, int) and max_features >= 1:
+        count = max_features
+    else:
+        raise ValueError(f'max_features must be "sqrt", a fraction in (0, 1] or a positive count, not {max_features!r}')
+    return min(max(count, 1), features)
+
+
+def _allocate(trees: int, n: int, features: int, classes: int, s: _tree.Settings) -> tuple[_tree.Trees, _tree.Work]:
+    """Empty forests; large arrays are not touched here, so only what is used takes memory."""
+    nodes = min(2 ** (s.max_depth + 1) - 1, 2 * n - 1)
+    slots = min(2**s.max_depth, 3 * n // s.cached_above + 8)
+    gaps = s.n_thresholds + 1
+    padded = 2 ** s.n_thresholds.bit_length() - 1
+
+    def array(*shape, kind=np.int32):
+        return np.empty((trees, *shape), kind)
+
+    forest = _tree.Trees(
+        order=np.tile(np.arange(n, dtype=np.int32), (trees, 1)),
+        start=array(nodes),
+        stop=array(nodes),
+        child=array(nodes),
+        depth=array(nodes),
+        attribute=array(nodes),
+        threshold=array(nodes, kind=np.uint32),
+        key=array(nodes, kind=np.uint64),
+        counts=array(nodes, classes),
+        slot=array(nodes),
+        free_nodes=np.tile(np.r_[nodes // 2, np.arange(nodes - 2, 0, -2)].astype(np.int32), (trees, 1)),
+        free_slots=np.tile(np.r_[slots, np.arange(slots - 1, -1, -1)].astype(np.int32), (trees, 1)),
+        considered=array(slots + 1, s.max_features),
+        found=array(slots + 1, s.max_features),
+        values=array(slots + 1, s.max_features, padded, kind=np.uint32),
+        equal=array(slots + 1, s.max_features, gaps),
+        gaps=array(slots + 1, s.max_features, gaps, classes),
+    )
+    forest.start[:, 0], forest.stop[:, 0], forest.depth[:, 0] = 0, n, 0
+    forest.child[:, 0] = forest.slot[:, 0] = -1
+    work = _tree.Work(
+        rows=np.empty(n, np.int32),
+        labels=np.empty(n, np.int32),
+        codes=np.empty(n, np.uint32),
+        hashes=np.empty(n, np.uint32),
+        gap=np.empty(n, np.uint8),
+        best=np.empty(s.n_thresholds, np.uint64),
+        permutation=np.arange(features, dtype=np.int32),
+        swaps=np.empty(features, np.int32),
+        stack=np.empty((nodes + 2, 3), np.int32),
+        spare=np.empty(nodes + 2, np.int32),
+        left=np.empty(classes, np.int64),
+    )
+    return forest, work

@@ -1,0 +1,191 @@
+"""Pages that the book makes from its committed notebooks: all claims, the status of every page, the method cards.
+
+    python -m unlearnlib.pages          writes book/generated/{claims,status,methods}.md
+
+Plain MyST without directives of our own; nothing in it depends on the clock, so that a rebuild changes nothing.
+"""
+
+import importlib.util
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unlearnlib import bookkeeping, notebooks, provenance
+from unlearnlib.execution import TIMINGS, committed
+
+FOLDER = Path("book/generated")
+
+
+@dataclass(frozen=True)
+class Card:
+    """A method as the cards show it; `about` is the docstring of the module that defines it."""
+
+    name: str
+    family: str
+    reads: str
+    guarantee: str
+    paper: str
+    defaults: str
+    module: str
+    about: str
+
+
+def plain(text: str) -> str:
+    """Text as MyST shows it unchanged: no markup, maths or links are read into it. Spans in backticks stay code."""
+    parts = re.split(r"(`[^`\n]+`)", text)
+    return "".join(
+        part.replace("|", "\\|") if part.startswith("`") and len(part) > 2 else _bare(part) for part in parts
+    )
+
+
+def _bare(text: str) -> str:
+    text = re.sub(r"([\\`*_{}\[\]<>$|&~^@])", r"\\\1", text)
+    text = re.sub(r"^(\s*)([-+#%=])", r"\1\\\2", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\s*\d+)([.)])(?=\s)", r"\1\\\2", text, flags=re.MULTILINE)
+    # A name like scrub.py looks like an address in Paraguay to the link finder.
+    return re.sub(r"(?<=\w)([.:])(?=[A-Za-z/])", r"\\\1", text)
+
+
+def grid_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of cells that are Markdown already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(' '.join(cell.split()) for cell in line)} |" for line in lines)
+
+
+def _link(path: Path) -> str:
+    return Path("../..", path).as_posix() if path.parts[0] != "book" else Path("..", *path.parts[1:]).as_posix()
+
+
+def _title(path: Path, page: Mapping) -> str:
+    tier = " (benchmark)" if path.parts[0] == "book" else ""
+    return (notebooks.title(page) or path.stem) + tier
+
+
+def claims(pages: Mapping[Path, Mapping]) -> str:
+    """All claims of the given pages (path -> notebook), with verdict, evidence and a link to the place."""
+    sections, counts = [], {"holds": 0, "fails": 0, "open": 0}
+    for path, page in pages.items():
+        found = notebooks.noted(page, "claim")
+        if not found:
+            continue
+        rows = []
+        for claim in found:
+            counts[claim["verdict"]] += 1
+            place = f"{_link(path).removesuffix('.ipynb')}.html#{bookkeeping.claim_anchor(claim['text'])}"
+            rows.append([f'<a href="{place}">{claim["verdict"]}</a>', plain(claim["text"]), plain(claim["evidence"])])
+        heading = f"## {_title(path, page)}\n\nFrom [{plain(path.as_posix())}]({_link(path)})."
+        sections.append(f"{heading}\n\n{grid_table(['Verdict', 'Claim', 'Evidence'], rows)}")
+    total = sum(counts.values())
+    intro = (
+        "A claim is a sentence with a test that runs with its page. "
+        f"Claims: {total}; holding: {counts['holds']}; failing: {counts['fails']}; open, because the parameters of "
+        f"the page cannot decide them: {counts['open']}. A claim that fails stays here."
+    )
+    return "\n\n".join(["# Claims", intro, *sections]) + "\n"
+
+
+def status(pages: Mapping[Path, Mapping], states: Mapping[Path, provenance.State], minutes: Mapping[str, float]) -> str:
+    """Whether each page follows from code and data as they are, what it took, and what it was made from."""
+    first, second = [], []
+    for path, page in pages.items():
+        record, link = notebooks.stamp(page), f"[{_title(path, page)}]({_link(path)})"
+        reasons = states[path].reasons
+        state = f"stale: {plain('; '.join(reasons))}" if reasons else "fresh"
+        spent = minutes.get(path.as_posix())
+        spent = "not measured" if spent is None else f"{spent:.1f}" if spent >= 0.1 else "under 0.1"
+        first.append([link, state, spent, record.get("mode", "unknown")])
+        values = record.get("parameters", {})
+        seeds = [f"{name} = {value!r}" for name, value in values.items() if bookkeeping.is_seed(name)]
+        other = [f"{name} = {value!r}" for name, value in values.items() if not bookkeeping.is_seed(name)]
+        data = [f"{name} {checksum[:12]}" for name, checksum in record.get("data", {}).items()]
+        versions = [f"{name} {version}" for name, version in record.get("versions", {}).items()]
+        listed = (", ".join(group) or "none" for group in (other, seeds, data, versions))
+        second.append([link, *map(plain, listed)])
+    stale = sum(bool(state.reasons) for state in states.values())
+    intro = (
+        "A page is fresh if its code cells, its parameters, the library modules that it imports and the versions of "
+        "numpy and torch are those of the run that made it. "
+        f"Fresh pages: {len(pages) - stale}; stale pages: {stale}. "
+        "Minutes are CPU time for pinned numerics (one thread, the same bits on any x86-64 CPU with AVX2) and wall "
+        "time for fast ones. Data are named with the first digits of their SHA-256."
+    )
+    return "\n\n".join(
+        [
+            "# Status of the pages",
+            intro,
+            grid_table(["Page", "State", "Minutes", "Numerics"], first),
+            "## What each page was made from",
+            grid_table(["Page", "Parameters", "Seeds", "Data", "Versions"], second) + "\n",
+        ]
+    )
+
+
+def described(doc: str) -> str:
+    """A docstring as MyST: paragraphs as text, blocks with indented lines (equations, tables) as they stand."""
+    blocks = re.split(r"\n\s*\n", inspect.cleandoc(doc))
+    shown = []
+    for block in filter(str.strip, blocks):
+        indented = any(line.startswith("  ") for line in block.splitlines())
+        emphasised = re.sub(r"\\\*(\w[\w -]*\w)\\\*", r"*\1*", plain(block))  # docstrings use *word* sparingly
+        shown.append(f"```text\n{inspect.cleandoc(chr(10) + block)}\n```" if indented else emphasised)
+    return "\n\n".join(shown)
+
+
+def method_cards(cards: Sequence[Card]) -> str:
+    """One section a family, one card a module: its methods in a table, then what its docstring says.
+
+    Every method can be linked as {ref}`method-NAME`.
+    """
+    parts = ["# Methods", "What each method reads, guarantees and takes by default, and the equation that it follows."]
+    for family in dict.fromkeys(card.family for card in cards):
+        parts.append(f"## {plain(family[:1].upper() + family[1:])}")
+        members = [card for card in cards if card.family == family]
+        for module in dict.fromkeys(card.module for card in members):
+            same = [card for card in members if card.module == module]
+            anchors = "\n".join(f"(method-{card.name.replace('_', '-')})=" for card in same)
+            parts.append(f"{anchors}\n### {', '.join(f'`{card.name}`' for card in same)}")
+            rows = [
+                [f"`{c.name}`", plain(c.reads), plain(c.guarantee), f"{{cite:p}}`{c.paper}`", plain(c.defaults)]
+                for c in same
+            ]
+            parts.append(grid_table(["Name", "Reads", "Guarantee", "Reference", "Defaults"], rows))
+            parts.append(described(same[0].about))
+            parts.append(f"Source: `{module.replace('.', '/')}.py`")
+    return "\n\n".join(parts) + "\n"
+
+
+def registered() -> list[Card]:
+    """The cards of all methods in the registry."""
+    import unlearnlib
+    from unlearnlib import registry
+
+    cards = []
+    for row in unlearnlib.methods().itertuples(index=False):
+        module = registry.find(row.name).function.__module__
+        about = sys.modules[module].__doc__ or ""
+        cards.append(Card(row.name, row.family, row.reads, row.guarantee, row.paper, row.defaults, module, about))
+    return cards
+
+
+def generate(folder: Path = FOLDER) -> list[Path]:
+    """Write the generated pages; a file whose text has not changed is not touched. Returns the paths."""
+    paths = committed()
+    pages = {path: notebooks.read(path) for path in paths}
+    states = {path: provenance.state(path) for path in paths}
+    minutes = json.loads(TIMINGS.read_text()) if TIMINGS.exists() else {}
+    texts = {"claims.md": claims(pages), "status.md": status(pages, states, minutes)}
+    if importlib.util.find_spec("unlearnlib.registry"):
+        texts["methods.md"] = method_cards(registered())
+    for name, text in texts.items():
+        if notebooks.fetch(folder / name) != text:
+            notebooks.write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+if __name__ == "__main__":
+    for written in generate():
+        print(written)

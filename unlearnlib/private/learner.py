@@ -1,0 +1,144 @@
+"""What the private learners share: hyper-parameters frozen in the constructor, and a ledger of what is retained.
+
+    learner = SomeLearner(hyper-parameters)
+    learner.fit(examples)              train; indices below are positions in these examples, for good
+    learner.forget(indices)            -> Receipt with a Certificate
+    learner.logits(images)             -> [n, classes] float32 from the published weights
+
+A guarantee is bought in advance: the noise allows so many deletions. Once they are used up, `on_exhausted` says what
+happens: "refuse" raises BudgetExhausted and changes nothing, "retrain" trains afresh on the retained examples.
+"""
+
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unlearnlib import seeding
+from unlearnlib.data import Examples
+from unlearnlib.records import Certificate, Cost, Receipt
+
+ON_EXHAUSTED = ("refuse", "retrain")
+
+
+class BudgetExhausted(ValueError):
+    """The noise that was added at training time does not cover this deletion."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """Base of the learners. `state` is empty before `fit`; hyper-parameters never change."""
+
+    state: SimpleNamespace = field(init=False, repr=False, default_factory=SimpleNamespace)
+    seed: int = field(default=0, kw_only=True)
+    on_exhausted: str = field(default="refuse", kw_only=True)  # or "retrain"
+
+    def __post_init__(self):
+        check_choice("on_exhausted", self.on_exhausted, ON_EXHAUSTED)
+
+    def fit(self, examples: Examples) -> "Learner":
+        """Train on `examples`, forgetting any earlier fit. Returns the learner itself."""
+        if len(examples) == 0:
+            raise ValueError("fit needs at least one example")
+        self.state.__dict__.clear()
+        self.state.examples = examples
+        self.state.alive = torch.ones(len(examples), dtype=torch.bool)
+        self.state.trainings = 0
+        self._retrain(self.state.alive)
+        return self
+
+    def forget(self, indices) -> Receipt:
+        """Forget the examples at these positions; returns cost, what was touched and what is certified.
+
+        Raises ValueError on a position out of range, given twice or already deleted, and BudgetExhausted.
+        """
+        start = time.perf_counter()
+        index = self._checked(indices)
+        keep = self.state.alive.clone()
+        keep[index] = False
+        try:
+            touched, gradients, certificate = self._unlearn(index, keep)
+        except BudgetExhausted:
+            if self.on_exhausted != "retrain":
+                raise
+            gradients = self._retrain(keep)
+            touched, certificate = {"retrained": 1}, self._exact()
+        self.state.alive = keep
+        return Receipt(Cost(time.perf_counter() - start, gradients), touched, certificate)
+
+    def retained(self) -> Examples:
+        """The examples that were fitted and not forgotten."""
+        return self._fitted().examples[self.state.alive]
+
+    def _retrain(self, keep: Tensor) -> int:
+        self.state.trainings += 1
+        return self._train(keep)
+
+    def _train(self, keep: Tensor) -> int:
+        """Train on the examples marked by `keep` with fresh randomness; returns gradient evaluations."""
+        raise NotImplementedError
+
+    def _unlearn(self, index: Tensor, keep: Tensor) -> tuple[dict[str, int], int, Certificate]:
+        """Remove the examples at `index`, leaving those marked by `keep`.
+
+        Returns what was touched, gradient evaluations and the certificate; or raises BudgetExhausted and leaves
+        everything as it was.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def _exact() -> Certificate:
+        """After retraining: the law of the weights is that of training on the retained examples."""
+        return Certificate("exact", "training on the retained examples only, with fresh randomness")
+
+    def _rng(self, name: str) -> torch.Generator:
+        """A generator that is fresh for every call: the count of calls since `fit` is part of its name."""
+        self.state.draws = getattr(self.state, "draws", 0) + 1
+        return seeding.generator(self.seed, type(self).__name__, name, self.state.draws)
+
+    def _fitted(self) -> SimpleNamespace:
+        if not hasattr(self.state, "examples"):
+            raise ValueError(f"{type(self).__name__} is not trained yet: call fit(examples) first")
+        return self.state
+
+    def _checked(self, indices) -> Tensor:
+        """Positions of alive examples, int64, distinct."""
+        alive = self._fitted().alive
+        index = torch.as_tensor(np.asarray(indices)).flatten()
+        if index.dtype == torch.bool or index.is_floating_point():
+            raise ValueError("indices must be integer positions in the fitted examples: use mask.nonzero().flatten()")
+        index = index.long()
+        if len(index) == 0:
+            raise ValueError("nothing to forget: give at least one position")
+        if int(index.min()) < 0 or int(index.max()) >= len(alive):
+            raise ValueError(f"positions run from 0 to {len(alive) - 1}: {index.tolist()[:5]} is out of range")
+        if len(index.unique()) < len(index):
+            raise ValueError("a position is given twice: pass each example once")
+        if not bool(alive[index].all()):
+            raise ValueError(f"already forgotten: {index[~alive[index]].tolist()[:5]}; pass retained positions only")
+        if len(index) == int(alive.sum()):
+            raise ValueError("this would forget every example: keep at least one")
+        return index
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """ValueError unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
+def check_positive(**values: float) -> None:
+    """ValueError unless every value is a finite number above 0."""
+    for name, value in values.items():
+        if not (value > 0 and np.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+
+
+def check_budget(epsilon: float, delta: float) -> None:
+    """ValueError unless epsilon > 0 and 0 < delta < 1."""
+    check_positive(epsilon=epsilon)
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must lie strictly between 0 and 1, not {delta!r}")

@@ -1,0 +1,220 @@
+"""One door to every unlearning method: `unlearn(name, model, split, seed=...)`, `unlearn_many(...)`, `methods()`.
+
+A method is one function and one frozen dataclass of hyper-parameters in a file of its own, registered by `@method`.
+The function gets a copy of the model that it may change in place, a split without test data, its configuration and
+a `Run`. It returns the model, or a `Program`: a stream of weighted batches, which is run here - for one model, or
+for many at once.
+"""
+
+import copy
+import dataclasses
+import difflib
+import importlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import nn
+
+from unlearnlib import seeding
+from unlearnlib.records import Certificate, Cost
+from unlearnlib.stacking import Unstackable
+from unlearnlib.training import Batch, Recipe, Tally, check_finite, descend, descend_many
+
+# A method's name and the module that registers it. Modules are imported on first use, so that a page which uses two
+# methods depends on the code of two methods.
+_HOME = {
+    "retrain": "unlearnlib.retrain",
+    "finetune": "unlearnlib.approximate.finetune",
+    "cf_k": "unlearnlib.approximate.last_layers",
+    "eu_k": "unlearnlib.approximate.last_layers",
+    "neggrad": "unlearnlib.approximate.neggrad",
+    "neggrad_plus": "unlearnlib.approximate.neggrad",
+    "random_labels": "unlearnlib.approximate.random_labels",
+    "dlfd": "unlearnlib.dlfd",
+}
+
+
+@dataclass
+class Run:
+    """What a method is given beside model, split and configuration: its seed and the tally of its work."""
+
+    seed: int
+    tally: Tally = field(default_factory=Tally)
+    progress: bool = False
+
+    def generator(self, *labels: str | int) -> torch.Generator:
+        return seeding.generator(self.seed, *labels)
+
+
+@dataclass(frozen=True)
+class Program:
+    """`steps` weighted batches of `split.train` on which `model` descends: what most gradient methods are."""
+
+    model: nn.Module
+    batches: Iterable[Batch]
+    recipe: Recipe
+    steps: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method; the fields are what the method cards show."""
+
+    name: str
+    family: str  # "exact", "gradient", "distillation", "saliency", "curvature", "distribution", ...
+    reads: str  # "retain", "forget" or "retain, forget"
+    guarantee: str  # "exact" or "none"
+    paper: str  # key in references.bib
+    function: Callable
+    config: type
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """The result: a new model, what it cost, what is guaranteed, and what made it."""
+
+    model: nn.Module
+    cost: Cost
+    certificate: Certificate | None
+    method: str
+    config: object
+    seed: int
+
+
+_registered: dict[str, Method] = {}
+
+
+def method(name: str, config: type, *, family: str, reads: str, guarantee: str = "none", paper: str):
+    """Register the decorated function under `name` with its dataclass of hyper-parameters."""
+
+    def register(function: Callable) -> Callable:
+        _registered[name] = Method(name, family, reads, guarantee, paper, function, config)
+        return function
+
+    return register
+
+
+def find(name: str) -> Method:
+    """The method called `name`. Raises ValueError naming the nearest one."""
+    if name not in _registered:
+        if name not in _HOME:
+            known = [*_HOME, *_registered]
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"unknown unlearning method {name!r}: {hint}")
+        importlib.import_module(_HOME[name])
+    return _registered[name]
+
+
+def configure(name: str, **hyperparameters):
+    """The method's hyper-parameters with the given ones changed. Raises ValueError naming the nearest valid one."""
+    config = find(name).config
+    known = [f.name for f in dataclasses.fields(config)]
+    for given in hyperparameters:
+        if given not in known:
+            near = difflib.get_close_matches(given, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+            raise ValueError(f"{name} has no hyper-parameter {given!r}: {hint}")
+    return config(**hyperparameters)
+
+
+def unlearn(name: str, model: nn.Module, split, *, seed: int, progress: bool = False, **hyperparameters) -> Unlearned:
+    """Make a model that should behave as if the forget set of `split` had not been trained on.
+
+    model   trained on `split.train`; it is not changed
+    split   a `data.Split`; its test part is withheld from the method
+    seed    of all random draws of the method
+
+    The result has the precision, the trainable flags and the train/eval modes of `model`. Raises ValueError on an
+    unknown name or hyper-parameter, on an empty forget or retain set, and training.Diverged on NaN.
+    """
+    config = configure(name, **hyperparameters)
+    return _unlearn(find(name), model, split, config, seed, progress)
+
+
+def _unlearn(chosen: Method, model, split, config, seed: int, progress: bool) -> Unlearned:
+    run, started = Run(seed, progress=progress), time.perf_counter()
+    with seeding.isolated(seed, "method"):  # dropout has no other generator
+        made = _start(chosen, model, split, config, run)
+        if isinstance(made, Program):
+            stream = made.batches, made.recipe, made.steps
+            made = descend(made.model, split.train, *stream, seed=seed, tally=run.tally, progress=progress)
+    return _finished(chosen, model, made, config, run, time.perf_counter() - started)
+
+
+def unlearn_many(
+    name: str, models: Sequence[nn.Module], splits: Sequence, *, seeds: Sequence[int], **hyperparameters
+) -> list[Unlearned]:
+    """`unlearn` for K models at once; the splits share one `train` and differ in what is to be forgotten.
+
+    Result k equals `unlearn(name, models[k], splits[k], seed=seeds[k])` to rounding. Methods that are programs run
+    stacked where their batches are alike and the architecture allows it; all others run one after another. The cost
+    of a stacked run is shared equally among its models.
+    """
+    config, chosen = configure(name, **hyperparameters), find(name)
+    if not len(models) == len(splits) == len(seeds) >= 1:
+        raise ValueError("unlearn_many needs equally many models, splits and seeds, and at least one")
+    if any(s.train is not splits[0].train for s in splits):
+        raise ValueError("the splits of unlearn_many must share one train: make them with dataclasses.replace")
+    started, runs = time.perf_counter(), [Run(seed) for seed in seeds]
+    made = [_start(chosen, m, s, config, r) for m, s, r in zip(models, splits, runs, strict=True)]
+    if not all(isinstance(p, Program) and p.steps == made[0].steps for p in made):
+        return [_unlearn(chosen, m, s, config, seed, False) for m, s, seed in zip(models, splits, seeds, strict=True)]
+    tally, starts, streams = Tally(), [p.model for p in made], [p.batches for p in made]
+    try:
+        results = descend_many(
+            starts, splits[0].train, streams, made[0].recipe, made[0].steps, seeds=seeds, tally=tally
+        )
+    except Unstackable:
+        return [_unlearn(chosen, m, s, config, seed, False) for m, s, seed in zip(models, splits, seeds, strict=True)]
+    for run in runs:
+        run.tally.gradient_evaluations += tally.gradient_evaluations // len(runs)
+    seconds = (time.perf_counter() - started) / len(runs)
+    return [
+        _finished(chosen, model, result, config, run, seconds)
+        for model, result, run in zip(models, results, runs, strict=True)
+    ]
+
+
+def _start(chosen: Method, model, split, config, run: Run):
+    if not len(split.forget_index):
+        raise ValueError("the forget set is empty: nothing to unlearn")
+    if not len(split.retain_index):
+        raise ValueError("the retain set is empty: discard the model instead")
+    # Half-precision weights cannot take small steps: methods work in float32 and the result is cast back.
+    working = copy.deepcopy(model).float()
+    return chosen.function(working, dataclasses.replace(split, test=None), config, run)
+
+
+@torch.no_grad()
+def _finished(chosen: Method, model, made: nn.Module, config, run: Run, seconds: float) -> Unlearned:
+    check_finite(made)
+    originals = dict(model.named_parameters())
+    for name, p in made.named_parameters():
+        p.requires_grad_(originals[name].requires_grad)
+        p.grad = None
+        p.data = p.data.to(originals[name].dtype)
+    for (name, buffer), (_, old) in zip(made.named_buffers(), model.named_buffers(), strict=True):
+        if buffer.dtype != old.dtype:
+            owner, _, leaf = name.rpartition(".")
+            made.get_submodule(owner)._buffers[leaf] = buffer.to(old.dtype)
+    for new, old in zip(made.modules(), model.modules(), strict=True):
+        new.training = old.training
+    exact = chosen.guarantee == "exact"
+    certificate = Certificate("exact", "training on the retain set alone") if exact else None
+    cost = Cost(seconds, run.tally.gradient_evaluations, run.tally.forward_evaluations)
+    return Unlearned(made, cost, certificate, chosen.name, config, run.seed)
+
+
+def methods() -> pd.DataFrame:
+    """All methods: name, family, reads, guarantee, paper, and the defaults of their hyper-parameters."""
+    rows = []
+    for name in _HOME:
+        found = find(name)
+        defaults = {f.name: getattr(found.config(), f.name) for f in dataclasses.fields(found.config)}
+        shown = ", ".join(f"{key}={value}" for key, value in defaults.items())
+        rows.append((name, found.family, found.reads, found.guarantee, found.paper, shown))
+    return pd.DataFrame(rows, columns=["name", "family", "reads", "guarantee", "paper", "defaults"])

@@ -1,0 +1,32 @@
+"""Retraining from scratch on the retain set: the reference that every other method is measured against.
+
+    theta_r = A(D \\ F; seed),   A the original's own training procedure, from a fresh initialisation
+
+Exact by definition. The recipe must be the one that trained the original: else the gap to the oracle measures the
+schedule. Released code that resets layers instead of building the network anew has left most of a ResNet trained
+(see the bug ledger); here `models.fresh` builds anew, or refuses.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from unlearnlib import models, seeding
+from unlearnlib.registry import Program, method
+from unlearnlib.training import Batch, Recipe, minibatches, steps_of
+
+
+@dataclass(frozen=True)
+class Retrain:
+    recipe: Recipe = Recipe()  # that of the original
+    build: Callable[[int], nn.Module] | None = None  # seed -> untrained network; for layers that cannot be reset
+
+
+@method("retrain", Retrain, family="exact", reads="retain", guarantee="exact", paper="bourtoule2021")
+def retrain(model, split, config: Retrain, run) -> Program:
+    start = models.fresh(model, run.seed) if config.build is None else config.build(run.seed)
+    where, recipe = split.retain_index, config.recipe
+    order = minibatches(len(where), recipe.batch_size, recipe.epochs, seeding.generator(run.seed, "order"))
+    batches = (Batch(where[i], split.train.labels[where[i]]) for i in order)
+    return Program(start, batches, recipe, steps_of(len(where), recipe))

