@@ -96,6 +96,7 @@ def pages_of(toc: dict) -> list[str]:
 
 def check(site: Path, toc: dict) -> tuple[int, list[str]]:
     """Number of checks, and what is wrong."""
+    site = site.resolve()
     done, wrong = 0, []
 
     def expect(good: bool, message: str) -> None:
@@ -105,7 +106,7 @@ def check(site: Path, toc: dict) -> tuple[int, list[str]]:
             wrong.append(message)
 
     files = [path for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]  # templates of the theme
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in files}
+    pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in files}
     expect(bool(pages), f"{site} holds no page: run `make html`")
     for name in pages_of(toc):
         page = pages.get(site / f"{name}.html")
@@ -154,11 +155,11 @@ def alive(page: Path, address: str, pages: dict[Path, Page]) -> bool:
     parts = urlsplit(address)
     if parts.scheme or address.startswith("//"):
         return True
-    file = target(page, address) if parts.path else page.resolve()
+    file = target(page, address) if parts.path else page
     if not file.is_file():
         return False
     anchor = unquote(parts.fragment)
-    known = {path.resolve(): p for path, p in pages.items()}.get(file) if anchor else None
+    known = pages.get(file) if anchor else None
     return known is None or anchor in known.ids
 
 

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-
 os.environ.update(
     OMP_NUM_THREADS="1",
     ATEN_CPU_CAPABILITY="avx2",
@@ -13,15 +11,9 @@ os.environ.update(
     MPLBACKEND="agg",
 )
 # Kernels start in the folder of their notebook; they must find this source tree.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+tree = str(Path(__file__).resolve().parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [tree, os.environ.get("PYTHONPATH")]))
 
-import pytest
 import torch
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """The root of the repository."""
-    return ROOT

@@ -1,8 +1,10 @@
 """The checks of the built book see planted defects, and docstrings in plain text become valid pages."""
 
+import ast
 import copy
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import check_reproduction
 import check_site
@@ -150,8 +152,8 @@ def test_the_longest_pattern_that_fits_wins():
     }
 
 
-def _tree(docstring: str):
-    lines = book_site.plain_text(docstring.splitlines())
+def _tree(docstring: str, parameters=()):
+    lines = book_site.plain_text(docstring.splitlines(), parameters)
     return publish_doctree("\n".join(lines), settings_overrides={"report_level": 2, "halt_level": 2})
 
 
@@ -181,14 +183,48 @@ A last line with a back\\slash."""
     assert tree[-1].astext() == "A last line with a back\\slash."
 
 
-def test_docstrings_of_the_library_are_valid_pages():
-    """No module docstring makes the page builder complain; functions are checked when the book is built."""
-    import ast
+def test_columns_of_parameters_become_definitions_and_other_columns_stay():
+    docstring = """Do it.
 
+    model     the one to change,
+              which is copied
+    low, high   its range
+
+    max_theta  E_F
+"""
+    tree = _tree(docstring, ["model", "low", "high", "seed"])
+    assert [node.tagname for node in tree.children] == ["paragraph", "definition_list", "literal_block"]
+    said = [[part.astext() for part in item] for item in tree[1]]
+    assert said == [["model", "the one to change,\nwhich is copied"], ["low, high", "its range"]]
+    assert tree[2].astext().strip() == "max_theta  E_F"
+
+
+def test_docstrings_of_the_library_are_valid_pages():
+    """None makes the page builder complain."""
     for path in sorted((ROOT / "unlearnlib").rglob("*.py")):
-        module = ast.parse(path.read_text(encoding="utf-8"))
-        documented = [n for n in ast.walk(module) if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef))]
-        for node in documented:
-            docstring = ast.get_docstring(node)
-            if docstring:
-                _tree(docstring)
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        documented = [n for n in nodes if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)]
+        docstrings = [ast.get_docstring(node) or "" for node in documented]
+        # A comment ends whatever construct is open, so that one document a file does for all.
+        text = "\n\n.. next\n\n".join("\n".join(book_site.plain_text(d.splitlines())) for d in docstrings)
+        publish_doctree(text, source_path=str(path), settings_overrides={"report_level": 2, "halt_level": 2})
+
+
+# --- the rest of the extension
+
+
+def test_mathematics_comes_from_an_installed_package(tmp_path):
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
+    book_site.copy_mathjax(app)
+    assert (tmp_path / "_static/mathjax/tex-chtml-full.js").stat().st_size > 1_000_000
+    assert len(list((tmp_path / "_static/mathjax/output/chtml/fonts/woff-v2").glob("*.woff"))) > 10
+
+
+def test_address_is_taken_from_the_environment_or_absent(monkeypatch):
+    config = SimpleNamespace(html_baseurl="", ogp_site_url="")
+    monkeypatch.delenv("BOOK_URL", raising=False)
+    book_site.set_address(None, config)
+    assert config.html_baseurl == config.ogp_site_url == ""
+    monkeypatch.setenv("BOOK_URL", "https://book.example/x")
+    book_site.set_address(None, config)
+    assert config.html_baseurl == config.ogp_site_url == "https://book.example/x/"

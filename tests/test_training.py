@@ -53,6 +53,46 @@ def test_weights_of_a_batch_scale_its_losses():
     assert torch.allclose(up[1].weight + down[1].weight, 2 * model[1].weight, atol=1e-6)
 
 
+def test_soft_targets_pull_towards_the_teacher():
+    ds = examples(n=12)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+    recipe = Recipe(optimiser="sgd", lr=0.1, momentum=0.0, weight_decay=0.0, schedule="constant")
+    index, teacher = torch.arange(12), torch.softmax(torch.randn(12, 3, dtype=torch.float64), 1)
+    none, even = torch.zeros(12, dtype=torch.float64), torch.full((12,), 1 / 12, dtype=torch.float64)
+    batch = Batch(index, ds.labels, none, teacher, even, temperature=2.0)
+    after = training.descend(copy.deepcopy(model), ds, [batch], recipe, 1, seed=0)
+    pixels = ds.pixels(dtype=torch.float64)
+    distance = F.kl_div(F.log_softmax(model(pixels) / 2, 1), teacher, reduction="batchmean")
+    gradient = torch.autograd.grad(4 * distance, model[1].weight)[0]
+    assert torch.allclose(after[1].weight, model[1].weight - 0.1 * gradient, atol=1e-12)
+
+
+def test_parts_see_every_step_and_may_stop():
+    class Counting(training.Part):
+        def __init__(self):
+            self.gradients, self.steps = 0, 0
+
+        def penalty(self, model):
+            return 0.5 * (model[1].weight ** 2).sum()
+
+        def after_gradient(self, model, step):
+            self.gradients += 1
+            model[1].bias.grad.zero_()
+
+        def after_step(self, model, step):
+            self.steps += 1
+            return step == 2
+
+    ds, part = examples(n=12), Counting()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    recipe = Recipe(optimiser="sgd", lr=0.1, momentum=0.0, weight_decay=0.0, schedule="constant")
+    nothing = Batch(torch.arange(12), ds.labels, torch.zeros(12))
+    after = training.descend(copy.deepcopy(model), ds, [nothing] * 9, recipe, 9, seed=0, parts=[part])
+    assert (part.gradients, part.steps) == (3, 3)
+    assert torch.allclose(after[1].weight, model[1].weight * 0.9**3, atol=1e-6)
+    assert torch.equal(after[1].bias, model[1].bias)
+
+
 @pytest.mark.parametrize("recipe", [SGD, Recipe(epochs=2, batch_size=16, augment="flip-crop")], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet_bn", "resnet_gn"])
 def test_many_models_equal_each_model_alone(name, recipe):
@@ -77,7 +117,7 @@ def test_many_models_equal_each_model_alone(name, recipe):
 def test_many_models_equal_each_model_alone_in_single_precision(name):
     ds = dataset(n=90, side=16)
     masks = torch.ones(3, 90, dtype=torch.bool)
-    recipe = Recipe(epochs=1, batch_size=16, optimiser="sgd", lr=0.02)
+    recipe = Recipe(epochs=1, batch_size=45, optimiser="sgd", lr=0.02)  # two steps: rounding has no time to grow
     many = training.fit_many(lambda s: models.build(name, ds, seed=s), ds.train, masks, recipe, [0, 1, 2])
     for seed, model in enumerate(many):
         alone = training.fit(models.build(name, ds, seed=seed), ds.train, recipe, seed)

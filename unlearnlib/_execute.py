@@ -24,6 +24,7 @@ def stop_with_the_runner() -> None:
 
 
 def main(path: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
     threading.Thread(target=stop_with_the_runner, daemon=True).start()
     with open(path, encoding="utf-8") as file:
         job = json.load(file)

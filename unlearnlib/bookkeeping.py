@@ -38,6 +38,7 @@ class _Page:
     """The session of one notebook: a kernel runs one page, so there is one."""
 
     mode: str = "unpinned"
+    sources: list[str] = field(default_factory=list)  # cells that ran between `pin_numerics` and `begin`
     chapter: str | None = None
     defaults: Mapping[str, object] = field(default_factory=dict)
     values: Mapping[str, object] = field(default_factory=dict)
@@ -53,7 +54,10 @@ def pin_numerics(fast: bool | None = None) -> None:
     threads and instructions as they are; None asks the environment (`UNLEARN_FAST=1`). Raises RuntimeError if
     it comes too late, warns if the CPU has no AVX2.
     """
-    _set_image_format()
+    shell = _shell()
+    if shell and getattr(shell, "kernel", None):
+        _set_image_format(shell)
+        _watch(shell)
     if os.environ.get(FAST) == "1" if fast is None else fast:
         _page.mode = "fast"
         return
@@ -71,14 +75,24 @@ def pin_numerics(fast: bool | None = None) -> None:
     _page.mode = "pinned"
 
 
-def _set_image_format() -> None:
-    """PNG without the version of the drawing library, so that a figure's bytes depend on the figure alone."""
-    shell = _shell()
-    if shell is None or not getattr(shell, "kernel", None):
-        return
+def _set_image_format(shell) -> None:
+    """Figures as PNG, whatever MPLBACKEND says, and without the version of the drawing library in their bytes."""
+    shell.enable_matplotlib("inline")
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("png", metadata={"Software": None})
+
+
+def _watch(shell) -> None:
+    """Note the sources of the cells that follow: some executors (nbval) leave nothing in the session's history."""
+    if _note_source not in shell.events.callbacks["pre_run_cell"]:
+        shell.events.register("pre_run_cell", _note_source)
+    _page.chapter, _page.sources = None, []
+
+
+def _note_source(info) -> None:
+    if _page.chapter is None:
+        _page.sources.append(info.raw_cell or "")
 
 
 def _shell():
@@ -95,25 +109,27 @@ def begin(chapter: str) -> None:
 
     chapter     the notebook's file name without its suffix
 
-    The cells that ran so far are read from the session's history, so this holds under plain papermill too, which only
-    logs a warning. Raises ValueError naming the nearest valid name, or the type that a value should have.
+    The sources of the cells that ran so far are known to the session, so this holds under plain papermill too, which
+    only logs a warning. Raises ValueError naming the nearest valid name, or the type that a value should have.
     """
     if not re.fullmatch(r"[a-z0-9-]+", chapter):
         raise ValueError(f"chapter is the notebook's file name in lower case with hyphens, not {chapter!r}")
     shell = _shell()
-    history = list(shell.user_ns.get("In", [])) if shell else []
-    place = next((i for i, source in enumerate(history) if parameters.is_declaration(source)), None)
-    if shell and place is None:
-        raise ValueError("begin() must come after the parameters cell: at most ten assignments of plain literals")
     _page.chapter, _page.defaults, _page.values = chapter, {}, {}
-    if shell:
-        _page.defaults = parameters.declared(history[place])
-        following = history[place + 1] if place + 1 < len(history) else ""
-        injected = parameters.names_in(following) if following.startswith(parameters.INJECTED) else []
-        for name in injected:
-            parameters.check_name(name, _page.defaults)
-        given = {name: shell.user_ns[name] for name in _page.defaults if name in shell.user_ns}
-        _page.values = parameters.check(_page.defaults, given)
+    if shell is None:
+        return
+    history = _page.sources or list(shell.user_ns.get("In", []))
+    if not any(source.strip() for source in history):
+        return  # an executor without history, on a page that does not pin its numerics: nothing is known
+    place = next((i for i, source in enumerate(history) if parameters.is_declaration(source)), None)
+    if place is None:
+        raise ValueError("begin() must come after the parameters cell: at most ten assignments of plain literals")
+    defaults = parameters.declared(history[place])
+    following = history[place + 1] if place + 1 < len(history) else ""
+    for name in parameters.names_in(following) if following.startswith(parameters.INJECTED) else []:
+        parameters.check_name(name, defaults)
+    given = {name: shell.user_ns[name] for name in defaults if name in shell.user_ns}
+    _page.defaults, _page.values = defaults, parameters.check(defaults, given)
 
 
 def _show(bundle: Mapping[str, str], noted: Mapping[str, object] | None = None) -> None:

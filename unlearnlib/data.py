@@ -66,9 +66,9 @@ def load(name: str, **options) -> Dataset:
     """A data set by name; `names()` lists them.
 
     Archives in $UNLEARN_DATA come first (their SHA-256 is checked), then a download to $UNLEARN_HOME or the cache
-    folder. Options: `task` for lfw; `size` for olivetti; `size`, `test` for folder:<path>; see
-    `sources.cartoon_faces` for cartoon_faces. An unknown name or option is a ValueError that names the nearest one; data that
-    cannot be had are a FileNotFoundError that says what to do.
+    folder. Options: `task` for lfw; `size` for olivetti; `size` and `test` for folder:<path>; for cartoon_faces see
+    `sources.cartoon_faces`. An unknown name or option is a ValueError that names the nearest one; data that cannot
+    be had are a FileNotFoundError that says what to do.
     """
     kind, _, path = str(name).partition(":")
     if kind == "folder" and path:

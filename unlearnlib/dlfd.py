@@ -43,7 +43,7 @@ class Dlfd(Steps):
     transport_weight: float = 3.0  # w_f
     ce_weight: tuple[float, float] = (0.0, 1.0)  # lambda_t at the first and at the last step
     noise_steps: int = 10
-    noise_step: float = 4 / 255  # in pixel units
+    noise_step: float = 2 / 255  # in pixel units
     regularisation: float = 0.05  # of the transport plan, in units of the cosine cost
     threshold: float = 0.05  # membership score below which the transport term is off
     patience: int = 3  # checks in a row on the other side of the threshold before it switches

@@ -4,11 +4,9 @@ Two runs of one page with equal code, parameters and data write the same bytes. 
 changed is skipped, so a killed run, or a grid of runs, resumes where it stopped.
 """
 
-import itertools
 import json
 import os
 import re
-import string
 import subprocess
 import sys
 import tempfile
@@ -55,6 +53,19 @@ class RunReport:
     partial: str = ""
 
 
+@dataclass
+class _Session:
+    """The processes that run now, so that they can be stopped together."""
+
+    processes: set[subprocess.Popen] = field(default_factory=set)
+    stopped: bool = False
+
+    def stop(self) -> None:
+        self.stopped = True
+        for process in list(self.processes):
+            process.stdin.close()  # tells the process to stop its kernel and end
+
+
 @dataclass(frozen=True)
 class _Plan:
     job: Job
@@ -79,7 +90,7 @@ def run_notebook(
 
     Raises ValueError, before anything runs, on an unknown parameter (naming the nearest), a value of the wrong
     type, or parameters for a run in place. A cell that raises gives a report with status "failed" and leaves
-    `output` as it was; the partial notebook is kept beside it as NAME.failed.ipynb.
+    `output` as it was; the partial notebook is kept beside it as NAME.partial.ipynb.
     """
     job = Job(str(path), None if output is None else str(output), given or {}, fast, force, timeout)
     return run_many([job], say=say)[0]
@@ -97,35 +108,42 @@ def run_many(jobs: Sequence[Job], workers: int = 1, say: Callable[[str], None] =
     twice = next((t for t in targets if targets.count(t) > 1), None)
     if twice:
         raise ValueError(f"two runs would write {twice}: name the differing parameters, as in -o 'runs/{{seed}}.ipynb'")
-    running: set[subprocess.Popen] = set()
+    session = _Session()
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_run, plan, running, say) for plan in plans]
+        futures = [pool.submit(_run, plan, session, say) for plan in plans]
         try:
             return [future.result() for future in futures]
         except BaseException:
-            for future in futures:
-                future.cancel()
-            for process in list(running):
-                process.stdin.close()  # tells the process to stop its kernel and end
+            session.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _planned(job: Job) -> _Plan:
-    source = notebooks.read(job.notebook)
+def defaults_of(notebook: str) -> dict[str, object]:
+    """Name -> default of the page's parameters. Raises ValueError that names the notebook."""
+    source = notebooks.read(notebook)
     try:
-        values = parameters.check(notebooks.defaults(source), job.given)
+        return notebooks.defaults(source)
     except ValueError as error:
-        raise ValueError(f"{job.notebook}: {error}") from None
+        raise ValueError(f"{notebook}: {error}") from None
+
+
+def _planned(job: Job) -> _Plan:
+    try:
+        values = parameters.check(defaults_of(job.notebook), job.given)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(job.notebook) else f"{job.notebook}: {text}") from None
     if job.output is None and job.given:
         raise ValueError(f"{job.notebook}: a page in place shows its defaults; name an output with -o")
     if job.output is None and notebooks.is_remote(job.notebook):
         raise ValueError(f"{job.notebook}: a notebook in a store is not run in place; name an output with -o")
     if job.output and os.path.normpath(job.output) == os.path.normpath(job.notebook):
         raise ValueError(f"{job.notebook}: the output would replace the notebook; use --in-place")
-    return _Plan(job, notebooks.ready(source), values)
+    return _Plan(job, notebooks.ready(notebooks.read(job.notebook)), values)
 
 
-def _run(plan: _Plan, running: set, say: Callable[[str], None]) -> RunReport:
+def _run(plan: _Plan, session: _Session, say: Callable[[str], None]) -> RunReport:
     job, started = plan.job, time.monotonic()
     name = Path(job.target).stem
     old = notebooks.fetch(job.target)
@@ -135,25 +153,33 @@ def _run(plan: _Plan, running: set, say: Callable[[str], None]) -> RunReport:
         return RunReport(job.notebook, job.target, "skipped")
     modules = provenance.module_digests(provenance.all_modules())
     with tempfile.TemporaryDirectory(prefix="unlearn-") as scratch:
-        end = _execute_in(Path(scratch), plan, running, lambda text: say(f"{name}: {text}"))
+        left = Path(scratch) / "output.ipynb"
+        end = _execute_in(Path(scratch), plan, session, lambda text: say(f"{name}: {text}"))
+        if not end["failed"]:
+            page = _page(plan, notebooks.read(left), modules)
+            try:
+                _write(job, page, notebooks.fetch(Path(scratch) / "records.csv"))
+            except Exception as error:  # a store has errors of its own; hours of work must not be lost to one
+                end["failed"] = f"could not write {job.target}: {error}"
         seconds = time.monotonic() - started
         if end["failed"]:
-            kept = _keep_partial(job, Path(scratch) / "output.ipynb")
+            kept = "" if session.stopped else _keep_partial(job, left)
             where = f"cell {end['cell']} of {end['cells']}"
-            say(f"{name}: FAILED in {where}: {end['failed']}" + (f" (see {kept})" if kept else ""))
+            if not session.stopped:
+                say(f"{name}: FAILED in {where}: {end['failed']}" + (f" (see {kept})" if kept else ""))
             return RunReport(job.notebook, job.target, "failed", seconds, end["cell"], end["failed"], kept)
-        executed = notebooks.read(Path(scratch) / "output.ipynb")
-        page = _page(plan, executed, modules)
-        rows = notebooks.fetch(Path(scratch) / "records.csv")
-        if rows is not None and job.output is not None:
-            notebooks.put(_beside(job.target, ".csv"), rows)
-    notebooks.put(job.target, notebooks.dumps(page))
-    if not notebooks.is_remote(job.target):
-        Path(_beside(job.target, ".failed.ipynb")).unlink(missing_ok=True)
     spent = seconds if job.fast else end["cpu"]
     _note_minutes(job.target, spent, record.get("fingerprint") != notebooks.stamp(page)["fingerprint"])
     say(f"{name}: {end['cells']} cells in {seconds:.1f} s -> {job.target}")
     return RunReport(job.notebook, job.target, "executed", seconds)
+
+
+def _write(job: Job, page: dict, rows: str | None) -> None:
+    if rows is not None and job.output is not None:
+        notebooks.put(beside(job.target, ".csv"), rows)
+    notebooks.put(job.target, notebooks.dumps(page))
+    if not notebooks.is_remote(job.target):
+        Path(beside(job.target, ".partial.ipynb")).unlink(missing_ok=True)
 
 
 def _record(text: str | None) -> dict:
@@ -189,7 +215,8 @@ def _shown(where: str) -> str:
     return Path("runs", path.name).as_posix() if ".." in path.parts else path.as_posix()
 
 
-def _beside(where: str, suffix: str) -> str:
+def beside(where: str, suffix: str) -> str:
+    """The file that belongs to a notebook: same place and stem, another suffix."""
     return re.sub(r"\.ipynb$", "", where) + suffix
 
 
@@ -198,29 +225,31 @@ def _keep_partial(job: Job, partial: Path) -> str:
     text = notebooks.fetch(partial)
     if text is None:
         return ""
-    kept = _beside(job.target, ".failed.ipynb")
+    kept = beside(job.target, ".partial.ipynb")
     kept = f"runs/{Path(kept).name}" if notebooks.is_remote(kept) else kept
     notebooks.write_text(kept, text)
     return kept
 
 
-def _execute_in(scratch: Path, plan: _Plan, running: set, say: Callable[[str], None]) -> dict:
+def _execute_in(scratch: Path, plan: _Plan, session: _Session, say: Callable[[str], None]) -> dict:
     """Run the notebook in a process and follow its progress; returns the last message."""
-    job = plan.job
+    job, last = plan.job, {"cell": 0, "cells": 0, "failed": "interrupted"}
+    if session.stopped:
+        return last
     notebooks.write_text(scratch / "input.ipynb", notebooks.dumps(plan.source))
     folder = os.getcwd() if notebooks.is_remote(job.notebook) else os.path.dirname(os.path.abspath(job.notebook))
     task = {"input": str(scratch / "input.ipynb"), "output": str(scratch / "output.ipynb"), "folder": folder}
     given = {name: plan.values[name] for name in job.given}
     notebooks.write_text(scratch / "job.json", json.dumps({**task, "parameters": given, "timeout": job.timeout}))
     call = [sys.executable, "-P", _execute.__file__, str(scratch / "job.json")]
-    started, last = time.monotonic(), {"cell": 0, "cells": 0, "failed": "the run ended without a word"}
+    started = time.monotonic()
     with (
         open(scratch / "log", "w+", encoding="utf-8") as log,
         subprocess.Popen(
             call, env=_environment(job, scratch), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
     ):
-        running.add(process)
+        session.processes.add(process)
         try:
             for line in process.stdout:
                 if not line.startswith(_execute.MARK):
@@ -230,8 +259,8 @@ def _execute_in(scratch: Path, plan: _Plan, running: set, say: Callable[[str], N
                 if "failed" not in message:
                     say(f"cell {last['cell']}/{last['cells']}, {time.monotonic() - started:.1f} s")
         finally:
-            running.discard(process)
-        if process.wait() != 0:
+            session.processes.discard(process)
+        if process.wait() != 0 and not session.stopped:
             log.seek(0)
             lines = log.read().strip().splitlines()
             last["failed"] = lines[-1] if lines else f"the process ended with code {process.returncode}"
@@ -249,7 +278,8 @@ def _environment(job: Job, scratch: Path) -> dict[str, str]:
         bookkeeping.OUTPUT: _shown(job.target),
         bookkeeping.RECORDS: str(scratch / "records.csv"),
     }
-    env.pop(bookkeeping.FAST, None)
+    for name in (bookkeeping.FAST, "MPLBACKEND"):  # the second would keep figures off the page
+        env.pop(name, None)
     return env | ({bookkeeping.FAST: "1"} if job.fast else {**bookkeeping.PINS, **bookkeeping.ONE_THREAD})
 
 
@@ -262,7 +292,7 @@ def _note_minutes(target: str, seconds: float, changed: bool) -> None:
     Re-running an unchanged page on another machine is a reproduction, which should leave no difference behind.
     """
     shown = _shown(target)
-    if notebooks.is_remote(shown) or not TIMINGS.parent.is_dir() or shown.startswith("runs/"):
+    if not TIMINGS.parent.is_dir() or not shown.startswith(("notebooks/", "book/")):
         return
     with _timings:
         known = json.loads(TIMINGS.read_text()) if TIMINGS.exists() else {}
@@ -271,72 +301,7 @@ def _note_minutes(target: str, seconds: float, changed: bool) -> None:
             notebooks.write_text(TIMINGS, json.dumps({**known, shown: minutes}, indent=1, sort_keys=True) + "\n")
 
 
-def target_of(template: str, notebook: str, values: Mapping[str, object]) -> str:
-    """Where a run is written: `template` is a folder, or a path to an .ipynb with {parameter} fields.
-
-    Raises ValueError if a field is no parameter of the page.
-    """
-    if not template.endswith(".ipynb"):
-        return f"{template.rstrip('/')}/{Path(notebook).name}"
-    fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    for name in fields:
-        parameters.check_name(name, values)
-    # A value such as "class:3" or "folder:/a/b" must not make folders.
-    shown = {name: re.sub(r"[^\w.,=+-]+", "-", parameters.spell(values[name])).strip("-") for name in fields}
-    return template.format(**shown)
-
-
-def grid(
-    notebook: str,
-    axes: Mapping[str, Sequence[object]],
-    output: str,
-    given: Mapping[str, object] | None = None,
-    *,
-    workers: int = 1,
-    say: Callable[[str], None] = print,
-    **options: object,
-) -> list[RunReport]:
-    """Run a notebook for every combination of parameter values; an interrupted grid resumes.
-
-    axes        parameter -> values,  given  parameters that stay the same
-    output      a path with {parameter} fields, local or in a store
-    options     fast, force, timeout as in `Job`
-
-    What the runs `record` is collected, with the grid's parameters as first columns, in NAME-records.csv in the
-    folder before the first field of `output`.
-    """
-    defaults = notebooks.defaults(notebooks.read(notebook))
-    combinations = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    jobs = []
-    for combination in combinations:
-        passed = {**(given or {}), **combination}
-        where = target_of(output, notebook, parameters.check(defaults, passed))
-        jobs.append(Job(notebook, where, passed, **options))
-    reports = run_many(jobs, workers, say)
-    _collect(notebook, output, combinations, reports, say)
-    return reports
-
-
-def _collect(notebook: str, output: str, combinations: list[dict], reports: list[RunReport], say) -> None:
-    import io
-
-    import pandas as pd
-
-    frames = []
-    for combination, report in zip(combinations, reports, strict=True):
-        rows = None if report.status == "failed" else notebooks.fetch(_beside(report.output, ".csv"))
-        if rows is not None:
-            frame = pd.read_csv(io.StringIO(rows))
-            extra = {name: value for name, value in combination.items() if name not in frame}
-            frames.append(pd.concat([pd.DataFrame(extra, index=frame.index), frame], axis=1))
-    if frames:
-        folder = output.partition("{")[0].rpartition("/")[0]
-        where = f"{folder or '.'}/{Path(notebook).stem}-records.csv"
-        notebooks.put(where, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
-        say(f"records of {len(frames)} of {len(reports)} runs -> {where}")
-
-
 def committed() -> list[Path]:
     """The pages of the book below this folder: the chapters, and their copies on the big data sets."""
     found = [*sorted(Path("notebooks").glob("*.ipynb")), *sorted(Path("book/benchmarks").glob("*.ipynb"))]
-    return [path for path in found if not path.name.endswith(".failed.ipynb")]
+    return [path for path in found if not path.name.endswith(".partial.ipynb")]

@@ -64,12 +64,13 @@ def _is_text(mime: str) -> bool:
 
 def read(where: str | Path) -> dict:
     """The notebook in a local file or a store. Raises ValueError that names it."""
-    text = fetch(where)
-    if text is None:
-        raise ValueError(f"{where}: no such notebook")
     try:
-        return loads(text)
-    except (ValueError, KeyError, TypeError) as error:
+        if is_remote(where):
+            return loads(_store(str(where)).read(str(where), extensions=None))
+        return loads(Path(where).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{where}: no such notebook") from None
+    except Exception as error:  # every store has errors of its own
         raise ValueError(f"{where}: {error}") from None
 
 

@@ -44,10 +44,16 @@ def plain(text: str) -> str:
 
 def _bare(text: str) -> str:
     text = re.sub(r"([\\`*_{}\[\]<>$|&~^@])", r"\\\1", text)
-    text = re.sub(r"^(\s*)([-+#%=])", r"\1\\\2", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\s*)([-+#%=(])", r"\1\\\2", text, flags=re.MULTILINE)
     text = re.sub(r"^(\s*\d+)([.)])(?=\s)", r"\1\\\2", text, flags=re.MULTILINE)
     # A name like scrub.py looks like an address in Paraguay to the link finder.
     return re.sub(r"(?<=\w)([.:])(?=[A-Za-z/])", r"\\\1", text)
+
+
+def code(text: str) -> str:
+    """Text as a code span, in which quotes stay straight; it may stand in a table. Empty text stays empty."""
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{text}{fence}".replace("|", "\\|") if text else ""
 
 
 def grid_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -103,8 +109,8 @@ def status(pages: Mapping[Path, Mapping], states: Mapping[Path, provenance.State
         other = [f"{name} = {value!r}" for name, value in values.items() if not bookkeeping.is_seed(name)]
         data = [f"{name} {checksum[:12]}" for name, checksum in record.get("data", {}).items()]
         versions = [f"{name} {version}" for name, version in record.get("versions", {}).items()]
-        listed = (", ".join(group) or "none" for group in (other, seeds, data, versions))
-        second.append([link, *map(plain, listed)])
+        listed = [", ".join(group) or "none" for group in (data, versions)]
+        second.append([link, *(", ".join(map(code, group)) or "none" for group in (other, seeds)), *map(plain, listed)])
     stale = sum(bool(state.reasons) for state in states.values())
     intro = (
         "A page is fresh if its code cells, its parameters, the library modules that it imports and the versions of "
@@ -149,7 +155,7 @@ def method_cards(cards: Sequence[Card]) -> str:
             anchors = "\n".join(f"(method-{card.name.replace('_', '-')})=" for card in same)
             parts.append(f"{anchors}\n### {', '.join(f'`{card.name}`' for card in same)}")
             rows = [
-                [f"`{c.name}`", plain(c.reads), plain(c.guarantee), f"{{cite:p}}`{c.paper}`", plain(c.defaults)]
+                [f"`{c.name}`", plain(c.reads), plain(c.guarantee), f"{{cite:p}}`{c.paper}`", code(c.defaults)]
                 for c in same
             ]
             parts.append(grid_table(["Name", "Reads", "Guarantee", "Reference", "Defaults"], rows))

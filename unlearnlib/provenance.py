@@ -20,7 +20,17 @@ from unlearnlib import notebooks, parameters
 
 PACKAGE = Path(__file__).resolve().parent
 # They describe pages and do not change results.
-_BOOKKEEPERS = {"_execute", "bookkeeping", "execution", "notebooks", "pages", "parameters", "provenance", "runner"}
+_BOOKKEEPERS = {
+    "_execute",
+    "bookkeeping",
+    "execution",
+    "notebooks",
+    "pages",
+    "parameters",
+    "provenance",
+    "runner",
+    "sweeps",
+}
 _NOTE = "> **Older than its code.** Since this page was run, something that it depends on has changed"
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from unlearnlib import seeding
 from unlearnlib.records import Certificate, Cost
 from unlearnlib.stacking import Unstackable
-from unlearnlib.training import Batch, Recipe, Tally, check_finite, descend, descend_many
+from unlearnlib.training import Batch, Part, Recipe, Tally, check_finite, descend, descend_many
 
 # A method's name and the module that registers it. Modules are imported on first use, so that a page which uses two
 # methods depends on the code of two methods.
@@ -33,6 +33,19 @@ _HOME = {
     "neggrad": "unlearnlib.approximate.neggrad",
     "neggrad_plus": "unlearnlib.approximate.neggrad",
     "random_labels": "unlearnlib.approximate.random_labels",
+    "amnesiac": "unlearnlib.approximate.amnesiac",
+    "scrub": "unlearnlib.approximate.scrub",
+    "scrub_r": "unlearnlib.approximate.scrub",
+    "bad_teacher": "unlearnlib.approximate.bad_teacher",
+    "delete": "unlearnlib.approximate.delete",
+    "salun": "unlearnlib.approximate.salun",
+    "sfron": "unlearnlib.approximate.sfron",
+    "orthograd": "unlearnlib.approximate.orthograd",
+    "l1_sparse": "unlearnlib.approximate.l1_sparse",
+    "boundary_shrink": "unlearnlib.approximate.boundary",
+    "boundary_expand": "unlearnlib.approximate.boundary",
+    "unsir": "unlearnlib.approximate.unsir",
+    "jit": "unlearnlib.approximate.jit",
     "dlfd": "unlearnlib.dlfd",
 }
 
@@ -57,6 +70,8 @@ class Program:
     batches: Iterable[Batch]
     recipe: Recipe
     steps: int
+    parts: Sequence[Part] = ()  # penalties, projections, masks; a program with parts runs one model at a time
+    finish: Callable[[nn.Module], nn.Module] | None = None  # what is done to the model after the last step
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,9 @@ def _unlearn(chosen: Method, model, split, config, seed: int, progress: bool) ->
         made = _start(chosen, model, split, config, run)
         if isinstance(made, Program):
             stream = made.batches, made.recipe, made.steps
-            made = descend(made.model, split.train, *stream, seed=seed, tally=run.tally, progress=progress)
+            settings = {"seed": seed, "tally": run.tally, "progress": progress, "parts": made.parts}
+            trained = descend(made.model, split.train, *stream, **settings)
+            made = trained if made.finish is None else made.finish(trained)
     return _finished(chosen, model, made, config, run, time.perf_counter() - started)
 
 
@@ -159,17 +176,24 @@ def unlearn_many(
         raise ValueError("unlearn_many needs equally many models, splits and seeds, and at least one")
     if any(s.train is not splits[0].train for s in splits):
         raise ValueError("the splits of unlearn_many must share one train: make them with dataclasses.replace")
-    started, runs = time.perf_counter(), [Run(seed) for seed in seeds]
-    made = [_start(chosen, m, s, config, r) for m, s, r in zip(models, splits, runs, strict=True)]
-    if not all(isinstance(p, Program) and p.steps == made[0].steps for p in made):
+
+    def one_by_one() -> list[Unlearned]:
         return [_unlearn(chosen, m, s, config, seed, False) for m, s, seed in zip(models, splits, seeds, strict=True)]
+
+    started, runs, made = time.perf_counter(), [Run(seed) for seed in seeds], []
+    for model, split, run in zip(models, splits, runs, strict=True):
+        with seeding.isolated(run.seed, "method"):
+            made.append(_start(chosen, model, split, config, run))
+        if not (isinstance(made[-1], Program) and made[-1].steps == made[0].steps and not made[-1].parts):
+            return one_by_one()
     tally, starts, streams = Tally(), [p.model for p in made], [p.batches for p in made]
     try:
         results = descend_many(
             starts, splits[0].train, streams, made[0].recipe, made[0].steps, seeds=seeds, tally=tally
         )
     except Unstackable:
-        return [_unlearn(chosen, m, s, config, seed, False) for m, s, seed in zip(models, splits, seeds, strict=True)]
+        return one_by_one()
+    results = [r if p.finish is None else p.finish(r) for p, r in zip(made, results, strict=True)]
     for run in runs:
         run.tally.gradient_evaluations += tally.gradient_evaluations // len(runs)
     seconds = (time.perf_counter() - started) / len(runs)
@@ -185,8 +209,20 @@ def _start(chosen: Method, model, split, config, run: Run):
     if not len(split.retain_index):
         raise ValueError("the retain set is empty: discard the model instead")
     # Half-precision weights cannot take small steps: methods work in float32 and the result is cast back.
-    working = copy.deepcopy(model).float()
-    return chosen.function(working, dataclasses.replace(split, test=None), config, run)
+    working, split = copy.deepcopy(model).float(), dataclasses.replace(split, test=None)
+    parts = getattr(config, "parts", ())
+    if not all(isinstance(part, Part) for part in parts):
+        raise ValueError("parts must be a tuple of training.Part, such as (dose.L2SP(0.1),)")
+    for part in parts:
+        replacement = part.instead(working, split, run)
+        if replacement is not None:
+            return replacement
+    made = chosen.function(working, split, config, run)
+    for part in parts:
+        if not isinstance(made, Program):
+            raise ValueError(f"{chosen.name} takes no parts: it is not one stream of batches")
+        made = part.applied(made, split, run)
+    return made
 
 
 @torch.no_grad()

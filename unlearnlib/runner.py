@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unlearnlib import bookkeeping, notebooks, parameters, provenance
-from unlearnlib.execution import Job, RunReport, committed, grid, run_many, run_notebook, target_of
+from unlearnlib.execution import Job, RunReport, committed, defaults_of, run_many, run_notebook
+from unlearnlib.sweeps import grid, target_of
 
 __all__ = ["Job", "RunReport", "grid", "main", "run_many", "run_notebook"]
 
@@ -34,7 +35,7 @@ def _cli_run(args: argparse.Namespace) -> int:
         raise ValueError("say where the result goes: either -o OUTPUT or --in-place")
     jobs = []
     for notebook in args.notebooks:
-        defaults = notebooks.defaults(notebooks.read(notebook))
+        defaults = defaults_of(notebook)
         given = _given(defaults, args.parameter)
         output = args.output and target_of(args.output, notebook, parameters.check(defaults, given))
         jobs.append(Job(notebook, output, given, args.fast, args.force, args.timeout))
@@ -42,10 +43,11 @@ def _cli_run(args: argparse.Namespace) -> int:
 
 
 def _cli_grid(args: argparse.Namespace) -> int:
-    defaults = notebooks.defaults(notebooks.read(args.notebook))
+    defaults = defaults_of(args.notebook)
     axes = {}
     for name, *values in args.grid:
         parameters.check_name(name, defaults)
+        _once(name, axes)
         axes[name] = [parameters.parse(value, defaults[name]) for value in values]
     options = {"fast": args.fast, "force": args.force, "timeout": args.timeout}
     given = _given(defaults, args.parameter)
@@ -53,9 +55,17 @@ def _cli_grid(args: argparse.Namespace) -> int:
 
 
 def _given(defaults: Mapping[str, object], pairs: Sequence[Sequence[str]]) -> dict[str, object]:
-    for name, _ in pairs:
+    given: dict[str, object] = {}
+    for name, text in pairs:
         parameters.check_name(name, defaults)
-    return {name: parameters.parse(text, defaults[name]) for name, text in pairs}
+        _once(name, given)
+        given[name] = parameters.parse(text, defaults[name])
+    return given
+
+
+def _once(name: str, before: Mapping[str, object]) -> None:
+    if name in before:
+        raise ValueError(f"parameter {name!r} is given twice")
 
 
 def _outcome(reports: Sequence[RunReport]) -> int:

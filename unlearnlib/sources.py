@@ -37,9 +37,9 @@ def archive(file: str) -> dict[str, np.ndarray] | None:
     folder = os.environ.get("UNLEARN_DATA")
     if not folder:
         return None
-    if not Path(folder).is_dir():
-        raise ValueError(f"UNLEARN_DATA={folder} is not a folder: correct it or unset it")
     path = Path(folder).expanduser() / file
+    if not path.parent.is_dir():
+        raise ValueError(f"UNLEARN_DATA={folder} is not a folder: correct it or unset it")
     if not path.exists():
         return None
     raw = path.read_bytes()
@@ -242,7 +242,10 @@ def _check_size(size: int) -> None:
 
 def _square(picture: Image.Image, size: int) -> Image.Image:
     """The largest centred square, resized (Lanczos) to size x size."""
-    return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))  # first, as filters look beyond a resize box
+    return square.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def _pictures(paths: list, size: int) -> torch.Tensor:

@@ -77,11 +77,50 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's examples: positions [B], labels [B], and weights [B] of their losses (the mean where None)."""
+    """One step's examples and what is asked of them.
+
+    loss = sum_i weights_i CE(z_i, labels_i) + sum_i soft_weights_i T^2 CE(softmax(z_i / T), soft_i)
+
+    index    positions [B] in the examples that are trained on
+    labels   [B] int64
+    weights  [B]; None is the mean, 1 / B each
+    soft     [B, classes] probabilities of a teacher at temperature T, None without one; then `soft_weights` [B] and
+             `temperature` = T count. Up to a constant the second term is T^2 KL(soft || softmax(z / T)).
+    """
 
     index: Tensor
     labels: Tensor
     weights: Tensor | None = None
+    soft: Tensor | None = None
+    soft_weights: Tensor | None = None
+    temperature: float = 1.0
+
+
+class Part:
+    """What a descent on one model takes along: a penalty, a projection, a mask, a stop. Here all do nothing."""
+
+    def instead(self, model: nn.Module, split, run):
+        """A program to run in place of the method's, or None; a part may also refuse the split (ValueError)."""
+        return None
+
+    def applied(self, program, split, run):
+        """The registry's `program` with this part on board; what needs the start, data or draws gets them here."""
+        return replace(program, parts=(*program.parts, self))
+
+    def reweighted(self, losses: Tensor, weights: Tensor) -> Tensor:
+        """May change the weights [B] of this step's cross-entropies [B], which come without gradient."""
+        return weights
+
+    def penalty(self, model: nn.Module) -> Tensor | float:
+        """Added to the loss of every step."""
+        return 0.0
+
+    def after_gradient(self, model: nn.Module, step: int) -> None:
+        """May change the gradients before the optimiser uses them."""
+
+    def after_step(self, model: nn.Module, step: int) -> bool:
+        """May change the weights after the optimiser did; returns True to end the descent here."""
+        return False
 
 
 @dataclass
@@ -164,6 +203,7 @@ def descend(
     seed: int,
     tally: Tally | None = None,
     progress: bool = False,
+    parts: Sequence[Part] = (),
 ) -> nn.Module:
     """Train `model` in place on a stream of `steps` batches of `examples`, and return it.
 
@@ -175,7 +215,7 @@ def descend(
         return model(pixels[:, 0])[:, None]
 
     with training_mode(model):
-        _loop(alone, model, examples, [batches], recipe, steps, [seed], tally, progress)
+        _loop(alone, model, examples, [batches], recipe, steps, [seed], tally, progress, parts)
     check_finite(model)
     return model
 
@@ -205,7 +245,7 @@ def descend_many(
     return result
 
 
-def _loop(logits_of, module, examples, streams, recipe, steps, seeds, tally, progress) -> None:
+def _loop(logits_of, module, examples, streams, recipe, steps, seeds, tally, progress, parts=()) -> None:
     device = device_of(module)
     images = examples.images.to(device)
     resident = replace(examples, images=images) if images is not examples.images else examples
@@ -220,8 +260,8 @@ def _loop(logits_of, module, examples, streams, recipe, steps, seeds, tally, pro
     lower = recipe.precision == "bfloat16"
     with seeding.isolated(seeds[0], "dropout"), progress_bar(steps, progress) as bar:
         for step, batches in enumerate(zip(*streams, strict=True)):
-            if len({len(b.index) for b in batches}) > 1:
-                raise Unstackable("the models' batches differ in size")
+            if len({(len(b.index), b.soft is None, b.temperature) for b in batches}) > 1:
+                raise Unstackable("the models' batches differ in size or kind")
             index = torch.stack([b.index for b in batches], dim=1)  # [B, K]
             pixels = resident.pixels(index.flatten().to(device), dtype=parameters[0].dtype)
             if recipe.augment != "none":
@@ -233,20 +273,38 @@ def _loop(logits_of, module, examples, streams, recipe, steps, seeds, tally, pro
                 group["lr"] = recipe.rate(step, steps)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
                 logits = logits_of(pixels)
-            losses = F.cross_entropy(
-                logits.to(parameters[0].dtype).flatten(0, 1),
-                labels,
-                reduction="none",
-                label_smoothing=recipe.label_smoothing,
-            ).unflatten(0, index.shape)
-            weights = [torch.full((len(index),), 1 / len(index)) if b.weights is None else b.weights for b in batches]
-            loss = (losses * torch.stack(weights, dim=1).to(device)).sum()
+            loss = _loss(logits.to(parameters[0].dtype), labels.unflatten(0, index.shape), batches, recipe, parts)
+            loss = loss + sum(part.penalty(module) for part in parts)
             optimiser.zero_grad()
             loss.backward()
+            for part in parts:
+                part.after_gradient(module, step)
             optimiser.step()
             if tally is not None:
                 tally.gradient_evaluations += index.numel()
             bar.update()
+            if any([part.after_step(module, step) for part in parts]):  # all of them, then decide
+                break
+
+
+def _loss(logits: Tensor, labels: Tensor, batches: Sequence[Batch], recipe: Recipe, parts: Sequence[Part]) -> Tensor:
+    """The summed loss of K models: logits [B, K, classes], labels [B, K]; with parts K = 1."""
+    size, smoothing = len(labels), recipe.label_smoothing
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=smoothing
+    ).unflatten(0, labels.shape)
+    even = torch.full((size,), 1 / size)
+    weights = torch.stack([even if b.weights is None else b.weights for b in batches], dim=1).to(losses)
+    for part in parts:
+        weights = part.reweighted(losses.detach()[:, 0], weights[:, 0])[:, None]
+    loss = (losses * weights).sum()
+    if batches[0].soft is None:
+        return loss
+    temperature = batches[0].temperature
+    soft = torch.stack([b.soft for b in batches], dim=1).to(logits)
+    soft_weights = torch.stack([b.soft_weights for b in batches], dim=1).to(logits)
+    cross = -(soft * torch.log_softmax(logits / temperature, dim=2)).sum(2)
+    return loss + temperature**2 * (soft_weights * cross).sum()
 
 
 def optimiser_of(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

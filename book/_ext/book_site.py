@@ -4,17 +4,19 @@ The pages under `book/api` name modules in a comment, `% modules: unlearnlib.aud
 described on the page with the longest pattern that fits it, so a new module needs no new page.
 """
 
+import inspect
 import os
 import pkgutil
 import re
 import shutil
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
 CODE = re.compile(r"(``.+?``|`.+?`)")
 ITEM = re.compile(r"(- |\d+\. )")
-COLUMNS = re.compile(r"\S+( \S+)?  +\S")
+COLUMN = re.compile(r"(\S+(?: \S+)?) {2,}(\S.*)")
 MARK = re.compile(r"^% modules: (.+)$", re.MULTILINE)
 
 
@@ -69,7 +71,7 @@ def describe_modules(app, docname: str, source: list[str]) -> None:
     pages = {f"book/api/{path.stem}": path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
     modules = assign(pages, public_modules())[docname]
     options = "   :members:\n   :ignore-module-all:"
-    blocks = [f"## {m}\n\n```{{eval-rst}}\n.. automodule:: {m}\n{options}\n```\n" for m in modules]
+    blocks = [f"## {m.partition('.')[2]}\n\n```{{eval-rst}}\n.. automodule:: {m}\n{options}\n```\n" for m in modules]
     source[0] = MARK.sub(lambda _: "\n".join(blocks), source[0], count=1)
 
 
@@ -84,32 +86,38 @@ def _escape(text: str) -> str:
     return "".join(pieces)
 
 
-def plain_text(lines: list[str]) -> list[str]:
+def plain_text(lines: list[str], parameters: Collection[str] = ()) -> list[str]:
     """Turn a plain-text docstring into reStructuredText.
 
-    Docstrings are written to be read in the source: paragraphs, lists, and equations set off by indentation.
-    Indented lines and columns become literal blocks, lists stay lists, and everything else is prose in which
-    `|x|`, `p_*` or `w_` mean themselves.
+    Docstrings are written to be read in the source: paragraphs, lists, columns of parameters, and equations set off
+    by indentation. Lists stay lists, a column of `parameters` becomes definitions, other indented lines and columns
+    become literal blocks, and everything else is prose in which `|x|`, `p_*` or `w_` mean themselves.
     """
     out: list[str] = []
-    state, hang = "prose", ""  # of the last line that was not blank: prose, literal, or the mark of its list
+    state = "prose"  # of the last line that was not blank
+    left, hang = 0, ""  # of the last item: where it began, and how its next line is indented
     for line in lines:
         text = line.strip()
         if not text:
             out.append("")
             continue
-        indented = line[0].isspace()
-        item = ITEM.match(text)
-        if item and not (indented and state == "literal"):
+        indent = len(line) - len(line.lstrip())
+        item, column = ITEM.match(text), COLUMN.match(text)
+        if column and set(column[1].split(", ")) <= set(parameters):
+            if state != "definition":
+                out.append("")
+            out += [f"``{column[1]}``", f"    {_escape(column[2])}"]
+            state, left, hang = "definition", indent, "    "
+        elif item and not (indent and state == "literal"):
             if state != item.group()[-2:]:  # bullets and numbers are two lists
                 out.append("")
             out.append(item.group() + _escape(text[item.end() :]))
-            hang, state = " " * item.end(), item.group()[-2:]
-        elif indented and state in ("- ", ". "):
+            state, left, hang = item.group()[-2:], indent, " " * item.end()
+        elif indent > left and state in ("definition", "- ", ". "):
             out.append(hang + _escape(text))
-        elif indented or COLUMNS.match(text):
+        elif indent or column:
             if state != "literal":
-                out.extend(["", "::", ""])
+                out.extend(["", ".. code-block:: text", ""])
             out.append("    " + line)
             state = "literal"
         else:
@@ -121,7 +129,11 @@ def plain_text(lines: list[str]) -> list[str]:
 
 
 def process_docstring(app, what, name, obj, options, lines) -> None:
-    lines[:] = [*plain_text(lines), ""]
+    try:
+        parameters = list(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):
+        parameters = []
+    lines[:] = [*plain_text(lines, parameters), ""]
 
 
 def setup(app):

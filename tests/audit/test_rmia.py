@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from unlearnlib.audit.rmia import _ratio, rmia, tune_a
+from unlearnlib.audit.rmia import GRID, _ratio, rmia, tune_a
 from unlearnlib.audit.roc import roc
 from unlearnlib.seeding import numpy_generator
 
@@ -67,7 +67,7 @@ def test_tuning_on_a_paired_model_finds_the_best_of_the_grid():
     member = np.arange(1000) < 500
     x, z = simulated(rng, 1000, member, 1.5), simulated(rng, 500, np.zeros(500), 0.0)
     best = tune_a(x[0], member, x[1], z[0], z[1])
-    areas = {a: roc(rmia(x[0], x[1], z[0], z[1], a=a), member).auc for a in np.linspace(0, 1, 11)}
+    areas = {a: roc(rmia(x[0], x[1], z[0], z[1], a=a), member).auc for a in GRID}
     assert areas[best] == max(areas.values())
 
 

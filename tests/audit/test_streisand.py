@@ -37,6 +37,17 @@ def test_null_tails_over_repetitions():
     assert np.mean(below) == pytest.approx(0.05, abs=3 * np.std(below) / np.sqrt(200))
 
 
+def test_excess_holds_its_level_where_runs_shift_all_examples_together():
+    wrong = naive = 0
+    for i in range(200):
+        rng = numpy_generator(i, "common")
+        u, o = (rng.normal(size=(n, 30)) + 0.5 * rng.normal(size=(n, 1)) for n in (20, 40))
+        t = tail_mass(u, o, seed=i)
+        wrong += t.excess("below").low > 0
+        naive += t.below - 1.645 * np.sqrt(0.05 * 0.95 / u.size) > 0.05  # as if all scores were independent
+    assert wrong / 200 < 0.025 + 0.03 and naive / 200 > 0.1
+
+
 def test_bands_scored_on_their_own_oracles_would_look_calm():
     o = scores(5, 40, 1000)
     low = np.quantile(o, 0.05, axis=0, method="weibull")
@@ -50,6 +61,7 @@ def test_directions():
     assert over.below == pytest.approx(expected, abs=0.02) and over.above < 0.005
     assert residual.above == pytest.approx(expected, abs=0.02) and residual.below < 0.005
     assert over.per_example_below.shape == (300,)
+    assert over.excess("below").low > 0.5 and residual.excess("below").high < 0
 
 
 def test_a_spread_that_leaves_the_mean_alone_shows_on_both_sides():

@@ -7,12 +7,12 @@ from itertools import chain, repeat
 import torch
 from torch import Tensor
 
-from unlearnlib.training import Batch, Recipe, minibatches, steps_of
+from unlearnlib.training import Batch, Part, Recipe, minibatches, predict, steps_of
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Hyper-parameters of every method that takes gradient steps: SGD with Nesterov momentum."""
+class Descent:
+    """Hyper-parameters of every method that takes gradient steps: SGD with Nesterov momentum, or AdamW."""
 
     epochs: int = 5
     lr: float = 0.01
@@ -20,12 +20,13 @@ class Steps:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "constant"
+    optimiser: str = "sgd"
 
     def recipe(self) -> Recipe:
         return Recipe(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            optimiser="sgd",
+            optimiser=self.optimiser,
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -33,7 +34,14 @@ class Steps:
         )
 
 
-def passes(where: Tensor, labels: Tensor, config: Steps, rng: torch.Generator) -> tuple[Iterator[Batch], int]:
+@dataclass(frozen=True)
+class Steps(Descent):
+    """Those of a method that is one stream of batches, which also takes the parts of `dose` on board."""
+
+    parts: tuple[Part, ...] = ()
+
+
+def passes(where: Tensor, labels: Tensor, config: Descent, rng: torch.Generator) -> tuple[Iterator[Batch], int]:
     """`config.epochs` shuffled passes over the positions `where`, labelled by labels [len(train)]; and their steps."""
     recipe = config.recipe()
     order = minibatches(len(where), recipe.batch_size, recipe.epochs, rng)
@@ -49,7 +57,44 @@ def endless(where: Tensor, batch_size: int, rng: torch.Generator) -> Iterator[Te
 def mixed(first: Tensor, second: Tensor, labels: Tensor, weight_first: float, weight_second: float) -> Batch:
     """One batch with loss weight_first * mean CE(first) + weight_second * mean CE(second)."""
     index = torch.cat([first, second])
-    weights = torch.cat(
-        [torch.full((len(first),), weight_first / len(first)), torch.full((len(second),), weight_second / len(second))]
-    )
+    weights = torch.cat([even(first, weight_first), even(second, weight_second)])
     return Batch(index, labels[index], weights)
+
+
+def even(index: Tensor, total: float = 1.0) -> Tensor:
+    """Equal weights [B] that sum to `total`."""
+    return torch.full((len(index),), total / len(index))
+
+
+def targets_of(teacher, split, where: Tensor, run, temperature: float = 1.0) -> Tensor:
+    """softmax(teacher's logits / T) at the positions `where` of `split.train`, elsewhere zero: [len(train), classes].
+
+    One forward pass in eval mode, counted in the run's tally. The pictures of a method are fixed, so it serves
+    every epoch.
+    """
+    probabilities = torch.softmax(predict(teacher, split.train[where], tally=run.tally) / temperature, dim=1)
+    table = torch.zeros(len(split.train), probabilities.shape[1])
+    table[where] = probabilities
+    return table
+
+
+def matched_mean(values: Tensor, labels: Tensor, forget_labels: Tensor) -> float:
+    """The mean of `values` [n] of examples with `labels` [n], with the classes weighted as in the forget set.
+
+    Stands for the value that unseen examples like the forgotten ones would have. Classes without an example are
+    left out; ValueError where none is left.
+    """
+    shares = torch.bincount(forget_labels, minlength=int(labels.max()) + 1 if len(labels) else 1).double()
+    counts = torch.bincount(labels, minlength=len(shares)).double()
+    sums = torch.bincount(labels, weights=values.double(), minlength=len(shares))
+    known = (counts > 0) & (shares > 0)
+    if not known.any():
+        raise ValueError("the validation set has no example of a forgotten class: split with a larger validation part")
+    return float((shares[known] * sums[known] / counts[known]).sum() / shares[known].sum())
+
+
+def only_whole_classes(name: str, split) -> None:
+    """ValueError unless the forget set is made of whole classes; parts that the caller split are taken at his word."""
+    shared = torch.isin(split.train.labels[split.forget_index], split.train.labels[split.retain_index])
+    if split.request != "given" and shared.any():
+        raise ValueError(f"{name} forgets whole classes only: ask for class:<name>, not for {split.request}")

@@ -31,7 +31,7 @@ def _from_rates(fnr, fpr, delta: float):
 
 
 def plug_in_epsilon(false_negatives, members, false_positives, nonmembers, delta: float = 1e-5):
-    """Epsilon at the measured rates, at least 0: an estimate, biased upwards once rules are searched; no certificate."""
+    """Epsilon at the measured rates, at least 0: an estimate, biased upwards once rules are searched."""
     rates = np.asarray(false_negatives) / members, np.asarray(false_positives) / nonmembers
     return _scalar(np.maximum(_from_rates(*rates, delta), 0))
 
@@ -68,10 +68,10 @@ def epsilon_from_scores(
 ) -> float:
     """Certified lower bound from scores [n], [m] of the two kinds, with the search for a threshold paid for.
 
-    "ranks": thresholds are the non-members' order statistics at ranks 1, 2, 4, ... from either end, and the error is
-    split evenly between them (Bonferroni). The limit stays exact there: the share of non-members above their j-th
-    smallest is Beta(n - j + 1, j), and members are independent of it. Thresholds chosen with the help of the members,
-    such as the corners of the ROC, are not covered by a correction for the corners alone.
+    "ranks": thresholds are the non-members' order statistics at ranks n/2, n/4, ..., 1 from either end, and the
+    error is split evenly between them (Bonferroni). The limit stays exact there: the chance that a non-member lies
+    above the j-th smallest of n is Beta(n - j + 1, j), and members are independent of it. Thresholds chosen with the
+    help of the members, such as the corners of the ROC, are not covered by a correction for the corners alone.
     "split": the best threshold on one random half is certified on the other.
     A number is one threshold, fixed before the scores were seen.
 
@@ -134,9 +134,9 @@ def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
 
 
 def _ranks(n: int) -> np.ndarray:
-    """1, 2, 4, ... alarms among n from the top, and as many from the bottom, without n itself."""
-    powers = 2 ** np.arange(int(math.log2(n)) + 1)
-    return np.unique(np.concatenate([powers[powers < n], n - powers[powers < n]]))
+    """n/2, n/4, ... down to 1 alarms among n, and n less as many."""
+    parts = np.rint(n / 2.0 ** np.arange(1, int(math.log2(n)) + 1)).astype(int)
+    return np.unique(np.concatenate([parts, n - parts]))
 
 
 def _halves(v: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

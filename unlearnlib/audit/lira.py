@@ -7,9 +7,9 @@ For example x with margin s in the model under attack, and Gaussians fitted to t
 in log space, high for "was trained on x". One threshold then sweeps all pairs (model, example). Which models stand
 behind F and N is the *game*; results of different games are not comparable.
 
-    A       efficacy: unlearned models that forgot x against models retrained without x. Any difference counts, damage too
-    B       privacy: inside unlearned models, forgotten x against never-trained x. Damage alone is no leak
-    retain  inside one set of models, retained x against never-trained x: the classic attack, and the harm to neighbours
+    A       efficacy: unlearned models that forgot x against models retrained without x; damage counts, too
+    B       privacy: inside unlearned models, forgotten x against never-trained x; damage alone is no leak
+    retain  inside one set of models, retained x against never-trained x: the classic attack
 
 Every model serves as target and as shadow model of the others. A target and all its siblings (models unlearned from
 the same original) leave the fits of its own score; with the target among its own shadow models an attack on noise
@@ -35,6 +35,7 @@ from unlearnlib.audit.state import FORGET, NEVER, RETAIN, check_state, imbalance
 GAMES = {"A": (FORGET, FORGET), "B": (FORGET, NEVER), "retain": (RETAIN, NEVER)}
 VARIANCES = ("shared", "pooled", "example", "unequal")
 POOL_AT = 4  # models a side up to which "shared" pools
+BLOCK = 512  # columns that fit the cache together
 UNEQUAL_FROM = 32  # models a side from which sigma_F and sigma_N can be told apart
 
 
@@ -46,7 +47,8 @@ class Lira:
     `is_member` [rows, examples]; `clusters` [rows]: the original behind each row.
     `sigma_ratio` [examples]: sigma_F / sigma_N; a pure change of variance shows here and not in an equal-sigma score.
     `example_auc`, `example_advantage` [examples]: of the attack on one example, fitted on every other original and
-    scored on the rest and vice versa, so that both average 1/2 and 0 under the null. NaN without enough models.
+    scored on the rest and vice versa, so that they average 1/2 and 0 under the null (left-one-out scores of a single
+    example compare low: its members and non-members stand in each other's fits). NaN without enough models.
     `imbalance` [examples]: see `state.imbalance`; 0 throughout in a balanced design.
     """
 
@@ -126,18 +128,17 @@ def lira(scores, state, *, game: str, parents=None, variance: str = "shared", re
     if parents is None:
         parents = getattr(state, "parents", np.arange(len(design)))
     s = _margins(scores, design.shape, "scores")
-    codes = [design]
-    if game == "A":
-        s = np.concatenate([s, _margins(retrained, design.shape, "retrained")])
-        codes.append(design)
     _, clusters = np.unique(as_array(parents), return_inverse=True)
     if clusters.shape != design.shape[:1]:
         raise ValueError(f"parents must name the original of each of {len(design)} models")
-    clusters = np.tile(clusters, len(codes))
 
     first, second = GAMES[game]
-    member = np.concatenate([design == first] + [np.zeros_like(d, bool) for d in codes[1:]])
-    other = np.concatenate([np.zeros_like(design, bool), design == second]) if game == "A" else design == second
+    member, other = design == first, design == second
+    if game == "A":
+        nobody = np.zeros_like(member)
+        member, other = np.concatenate([member, nobody]), np.concatenate([nobody, other])
+        s = np.concatenate([s, _margins(retrained, design.shape, "retrained")])
+        clusters = np.tile(clusters, 2)
     a_side = int(min(np.median(member.sum(0)), np.median(other.sum(0))))
     if a_side < 2:
         raise ValueError(f"game {game} needs two models or more on either side of each example; the median is {a_side}")
@@ -162,19 +163,7 @@ def gaussian_log_density(target, shadow, chosen, variance: str = "example") -> n
     chosen model get the average fit of the others. The offline attack on a target outside the shadow models is
     `-gaussian_log_density(target, shadow, ~trained)`.
     """
-    if variance not in ("example", "pooled"):
-        raise ValueError(f"variance is 'example' or 'pooled', not {variance!r}")
-    x, target = as_array(shadow, np.float64), as_array(target, np.float64)
-    n, mean, squares = _fit(x, as_array(chosen).astype(np.float64))
-    empty = n == 0
-    if empty.all():
-        raise ValueError("no shadow model is chosen for any example")
-    sigma = np.sqrt(squares.sum() / n.sum()) if variance == "pooled" else np.sqrt(squares / np.maximum(n, 1))
-    if empty.any():
-        mean = np.where(empty, mean[~empty].mean(), mean)
-        sigma = sigma if variance == "pooled" else np.where(empty, sigma[~empty].mean(), sigma)
-    sigma = sigma + 1e-30
-    return -0.5 * ((target - mean) / sigma) ** 2 - np.log(sigma) - 0.5 * math.log(2 * math.pi)
+    return _log_density(*_shadows(target, shadow, chosen, variance, sides=1))
 
 
 def shadow_attack(target, shadow, trained, variance: str = "example") -> np.ndarray:
@@ -182,9 +171,32 @@ def shadow_attack(target, shadow, trained, variance: str = "example") -> np.ndar
 
     `target` [..., examples], `shadow` and `trained` [models, examples]. See `gaussian_log_density` for the fits.
     """
-    chosen = as_array(trained).astype(bool)
-    inside = gaussian_log_density(target, shadow, chosen, variance)
-    return inside - gaussian_log_density(target, shadow, ~chosen, variance)
+    target, inside, outside = _shadows(target, shadow, trained, variance, sides=2)
+    return _log_density(target, inside) - _log_density(target, outside)
+
+
+def _shadows(target, shadow, chosen, variance: str, sides: int):
+    """The target margins, and (mean, sigma) [examples] of the chosen shadow models and, for two sides, the others."""
+    if variance not in ("example", "pooled"):
+        raise ValueError(f"variance is 'example' or 'pooled', not {variance!r}")
+    target, x, chosen = as_array(target, np.float64), as_array(shadow, np.float64), as_array(chosen)
+    if x.ndim != 2 or chosen.shape != x.shape or target.shape[-1:] != x.shape[1:]:
+        raise ValueError(f"needs [..., examples] and twice [models, examples], not {target.shape}, {x.shape}")
+    fits = []
+    for n, mean, squares in _fits(x, chosen)[:sides]:
+        empty = n == 0
+        if empty.all():
+            raise ValueError("one side has no shadow model for any example")
+        sigma = np.sqrt(squares / np.maximum(n, 1))
+        if empty.any():
+            mean, sigma = (np.where(empty, v[~empty].mean(), v) for v in (mean, sigma))
+        fits.append((mean, np.sqrt(squares.sum() / n.sum()) if variance == "pooled" else sigma))
+    return target, *fits
+
+
+def _log_density(target: np.ndarray, fit: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    mean, sigma = fit[0], fit[1] + 1e-30
+    return -0.5 * ((target - mean) / sigma) ** 2 - np.log(sigma) - 0.5 * math.log(2 * math.pi)
 
 
 def _margins(values, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -198,68 +210,91 @@ def _margins(values, shape: tuple[int, ...], name: str) -> np.ndarray:
     return x
 
 
-def _fit(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean and centred sum of squares [examples] of the weighted rows of x; in blocks that fit the cache."""
-    out = np.empty((3, x.shape[1]))
-    for start in range(0, x.shape[1], 512):
-        part = slice(start, start + 512)
-        w, shift = weight[:, part], x[0, part]
-        d = x[:, part] - shift
-        n = w.sum(0)
-        wd = w * d
-        total = wd.sum(0)
+Fit = tuple[np.ndarray, np.ndarray, np.ndarray]  # count, mean, centred sum of squares [examples]
+
+
+def _fits(x: np.ndarray, chosen: np.ndarray) -> list[Fit]:
+    """The fit to each column of x over the chosen rows, and over the others.
+
+    One pass, in blocks of columns that stay in the cache; sums are taken about the first row, against cancellation.
+    """
+    rows, columns = x.shape
+    sums = np.empty((2, 3, columns))
+    buffers = np.empty((2, rows, min(columns, BLOCK)))
+    for start in range(0, columns, BLOCK):
+        part = slice(start, min(start + BLOCK, columns))
+        d, w = buffers[:, :, : part.stop - start]
+        np.subtract(x[:, part], x[0, part], out=d)
+        w[...] = chosen[:, part]
+        sums[0, 0, part], sums[1, 1, part] = w.sum(0), d.sum(0)
+        sums[0, 1, part] = np.einsum("mi,mi->i", w, d)
+        sums[0, 2, part] = np.einsum("mi,mi,mi->i", w, d, d)
+        sums[1, 2, part] = np.einsum("mi,mi->i", d, d)
+    sums[1, 0] = rows
+    sums[1] -= sums[0]
+    fits = []
+    for n, total, squares in sums:
         offset = total / np.maximum(n, 1)
-        out[:, part] = n, shift + offset, np.maximum(np.einsum("mi,mi->i", wd, d) - total * offset, 0)
-    return out[0], out[1], out[2]
+        fits.append((n, x[0] + offset, np.maximum(squares - total * offset, 0)))
+    return fits
 
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """One hypothesis seen by each target: count, distance of the target from the mean, centred sum of squares."""
+    """One hypothesis seen by the targets: how many models stand behind it, the distance of the target from their mean,
+    and their centred sum of squares; arrays that broadcast to [rows, examples]."""
 
     n: np.ndarray
     distance: np.ndarray
     squares: np.ndarray
 
 
-def _side(x: np.ndarray, chosen: np.ndarray, clusters: np.ndarray, leave_out: bool) -> _Side:
-    """Fit the chosen rows; with `leave_out`, for each row without the rows of its own cluster."""
-    w = chosen.astype(np.float64)
-    n, mean, squares = _fit(x, w)
+def _held_out(x: np.ndarray, fit: Fit) -> _Side:
+    """Targets x [rows, examples] that took no part in the fit."""
+    return _Side(fit[0][None], x - fit[1], fit[2][None])
+
+
+def _left_out(x: np.ndarray, chosen: np.ndarray, clusters: np.ndarray, fit: Fit) -> _Side:
+    """Each row of x against the fit to the chosen rows, once the rows of its own cluster have left it."""
+    n, mean, squares = fit
     d = x - mean
-    if not leave_out:
-        return _Side(np.broadcast_to(n, d.shape), d, np.broadcast_to(squares, d.shape))
-    wd = w * d
-    own = [w, wd, wd * d]
+    own_n = chosen.astype(np.float64)
+    own_sum = own_n * d
+    own_squares = own_sum * d
     if len(np.unique(clusters)) < len(clusters):
-        indicator = (clusters[:, None] == clusters[None, :]).astype(np.float64)
-        own = [indicator @ part for part in own]
-    rest = n - own[0]
-    shift = -own[1] / np.maximum(rest, 1)  # of the mean, once the cluster has left
-    return _Side(rest, d - shift, np.maximum(squares - own[2] - rest * shift**2, 0))
+        together = (clusters[:, None] == clusters[None, :]).astype(np.float64)
+        own_n, own_sum, own_squares = together @ own_n, together @ own_sum, together @ own_squares
+    rest = n - own_n
+    shift = own_sum / np.maximum(rest, 1)  # the mean moves by minus this
+    d += shift
+    shift *= shift
+    shift *= rest
+    return _Side(rest, d, np.maximum(squares - own_squares - shift, 0))
 
 
-def _log_ratio(f: _Side, n: _Side, prior: tuple[float, float, float], mode: str, floor: np.ndarray) -> np.ndarray:
+def _log_ratio(f: _Side, n: _Side, priors: tuple[float, float, float], mode: str) -> np.ndarray:
     """log p_F - log p_N for each target. Equal-sigma distances are scaled by n/(n+1), the error of their mean.
 
     E (s - mean of n)^2 = sigma^2 (1 + 1/n), so that leaving a target out of its own side, which makes that side
     smaller by one, would otherwise push an attack on noise below AUC 1/2.
     """
-    fewest = np.minimum(f.n, n.n)
     dof_f, dof_n = np.maximum(f.n - 1, 0), np.maximum(n.n - 1, 0)
+    f2, n2 = f.distance**2, n.distance**2
+    floor = 1e-12 * np.maximum(f2, n2).max(0) + 1e-24  # all margins equal: no evidence either way
     with np.errstate(divide="ignore", invalid="ignore"):
         if mode in ("example", "unequal"):
             v_f, v_n = f.squares / f.n, n.squares / n.n
             if mode == "unequal":
-                v_f = _shrink(f.squares, dof_f, prior[0])
-                v_n = _shrink(n.squares, dof_n, prior[1])
+                v_f, v_n = _shrink(f.squares, dof_f, priors[0]), _shrink(n.squares, dof_n, priors[1])
             v_f, v_n = np.maximum(v_f, floor), np.maximum(v_n, floor)
-            llr = 0.5 * (n.distance**2 / v_n - f.distance**2 / v_f + np.log(v_n / v_f))
+            llr = 0.5 * (n2 / v_n - f2 / v_f + np.log(v_n / v_f))
         else:
-            strength = np.inf if mode == "pooled" else prior[2]
+            strength = np.inf if mode == "pooled" else priors[2]
             v = np.maximum(_shrink(f.squares + n.squares, dof_f + dof_n, strength), floor)
-            llr = 0.5 * (n.distance**2 * n.n / (n.n + 1) - f.distance**2 * f.n / (f.n + 1)) / v
-    return np.where(fewest >= 2, llr, np.nan)
+            f2 *= f.n / (f.n + 1)
+            n2 *= n.n / (n.n + 1)
+            llr = 0.5 * (n2 - f2) / v
+    return np.where(np.minimum(f.n, n.n) >= 2, llr, np.nan)
 
 
 def _shrink(squares: np.ndarray, dof: np.ndarray, strength: float) -> np.ndarray:
@@ -287,40 +322,44 @@ def _prior_strength(squares: np.ndarray, dof: np.ndarray) -> float:
 
 def _attack(x, member, other, clusters, mode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """sigma_F / sigma_N [examples], leave-one-out log ratios and cross-fitted log ratios [rows, examples]."""
-    used = member | other
-
-    def ratios(rows: np.ndarray, targets: np.ndarray, leave_out: bool) -> tuple[np.ndarray, _Side, _Side]:
-        # In cross-fitting, rows are one half of the originals and targets the other half.
-        full_f, full_n = (_fit(x, (side & rows[:, None]).astype(np.float64)) for side in (member, other))
-        dofs = [np.maximum(fit[0] - 1, 0) for fit in (full_f, full_n)]
-        prior = (
-            _prior_strength(full_f[2], dofs[0]),
-            _prior_strength(full_n[2], dofs[1]),
-            _prior_strength(full_f[2] + full_n[2], dofs[0] + dofs[1]),
-        )
-        sides = [_side(x, side & rows[:, None], clusters, leave_out) for side in (member, other)]
-        floor = 1e-12 * np.maximum(np.abs(sides[0].distance), np.abs(sides[1].distance)).max(0) ** 2 + 1e-24
-        llr = _log_ratio(*sides, prior, mode, floor)
-        return np.where(used & targets[:, None], llr, np.nan), full_f, full_n
-
-    everyone = np.ones(len(x), bool)
-    llr, (n_f, _, q_f), (n_n, _, q_n) = ratios(everyone, everyone, leave_out=True)
+    sides = (member, other)
+    fits = [_fits(x, side)[0] for side in sides]
     with np.errstate(divide="ignore", invalid="ignore"):
-        sigma_ratio = np.sqrt(q_f / (n_f - 1)) / np.sqrt(q_n / (n_n - 1))
+        sigma_ratio = np.sqrt(fits[0][2] / (fits[0][0] - 1)) / np.sqrt(fits[1][2] / (fits[1][0] - 1))
+    left = [_left_out(x, side, clusters, fit) for side, fit in zip(sides, fits, strict=True)]
+    llr = _log_ratio(*left, _priors(fits), mode)
+
+    crossed = np.full(x.shape, np.nan)
     even = clusters % 2 == 0
-    crossed = np.where(even[:, None], ratios(~even, even, False)[0], ratios(even, ~even, False)[0])
-    return sigma_ratio, llr, crossed
+    for train, score in ((~even, even), (even, ~even)):
+        if train.any() and score.any():
+            halves = [_fits(x[train], side[train])[0] for side in sides]
+            crossed[score] = _log_ratio(*(_held_out(x[score], fit) for fit in halves), _priors(halves), mode)
+    return sigma_ratio, *(np.where(member | other, ratios, np.nan) for ratios in (llr, crossed))
+
+
+def _priors(fits: list[Fit]) -> tuple[float, float, float]:
+    """Prior strengths of the variances of F, of N, and of both taken together."""
+    (n_f, _, q_f), (n_n, _, q_n) = fits
+    dof_f, dof_n = np.maximum(n_f - 1, 0), np.maximum(n_n - 1, 0)
+    return _prior_strength(q_f, dof_f), _prior_strength(q_n, dof_n), _prior_strength(q_f + q_n, dof_f + dof_n)
 
 
 def _per_example(llr, member, other, fold) -> tuple[np.ndarray, np.ndarray]:
     """AUC and TPR - FPR at threshold 0 of each column, within folds, averaged over them."""
     areas, gains = [], []
     for half in (0, 1):
-        f, n = (side & (fold == half)[:, None] & ~np.isnan(llr) for side in (member, other))
+        rows = fold == half
+        part, known = llr[rows], ~np.isnan(llr[rows])
+        f, n = member[rows] & known, other[rows] & known
         n_f, n_n = f.sum(0), n.sum(0)
-        ranks = rankdata(np.where(f | n, llr, np.inf), axis=0)
+        if not rows.any():
+            areas.append(np.full(llr.shape[1], np.nan))
+            gains.append(areas[-1])
+            continue
+        ranks = rankdata(np.where(known, part, np.inf), axis=0)
+        sign = np.where(known, 1 + np.sign(part), 0) / 2  # a score of exactly 0 is a coin flip
         with np.errstate(divide="ignore", invalid="ignore"):
             areas.append(((ranks * f).sum(0) - n_f * (n_f + 1) / 2) / (n_f * n_n))
-            sign = (1 + np.sign(np.where(f | n, llr, 0))) / 2  # a score of exactly 0 is a coin flip
             gains.append((sign * f).sum(0) / n_f - (sign * n).sum(0) / n_n)
     return np.mean(areas, axis=0), np.mean(gains, axis=0)

@@ -221,7 +221,7 @@ def two_sided_attack(member_losses, nonmember_losses, *, seed: int) -> Roc:
 
 def _distributions(probabilities) -> np.ndarray:
     p = as_array(probabilities, np.float64)
-    if p.ndim != 2 or np.any(p < 0) or not np.allclose(p.sum(1), 1, atol=1e-4):
+    if p.ndim != 2 or not (p.min(initial=0) >= 0 and np.abs(p.sum(1) - 1).max(initial=0) < 1e-4):
         raise ValueError("give probabilities [examples, classes] whose rows sum to one: softmax(logits), not logits")
     return p
 

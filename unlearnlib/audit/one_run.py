@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit
-from scipy.stats import binom, norm
+from scipy.special import expit, ndtr, ndtri
+from scipy.stats import binom
 
 from unlearnlib.audit.epsilon import gaussian_epsilon
 from unlearnlib.audit.roc import as_array
@@ -69,7 +69,7 @@ def one_run(
     if guesses is None:
         guesses = [m // 2**j for j in range(m.bit_length()) if m // 2**j >= min(8, m)]
     tried = tuple(int(r) for r in np.atleast_1d(guesses))
-    if not all(1 <= r <= m for r in tried):
+    if not tried or not all(1 <= r <= m for r in tried):
         raise ValueError(f"guesses must lie in 1..{m}, not {tried}")
 
     order = np.argsort(-s, kind="stable")
@@ -95,9 +95,7 @@ def one_run_p_value(canaries: int, guesses: int, correct: int, epsilon: float, d
     return float(min(beta + 2 * canaries * delta * spread, 1.0))
 
 
-def one_run_epsilon(
-    canaries: int, guesses: int, correct: int, delta: float = 1e-5, confidence: float = 0.95
-) -> float:
+def one_run_epsilon(canaries: int, guesses: int, correct: int, delta: float = 1e-5, confidence: float = 0.95) -> float:
     """The largest epsilon that `correct` of `guesses` refutes; 0 if none. For one number of guesses, set in advance."""
     _check(canaries, guesses, correct, delta, confidence)
     return _largest(lambda e: one_run_p_value(canaries, guesses, correct, e, delta) - (1 - confidence))
@@ -131,9 +129,9 @@ def one_run_gaussian_epsilon(
 def _least_mass(canaries: int, guesses: int, correct: int, mu: float, alpha: float) -> float:
     r, h = alpha * correct / canaries, alpha * (guesses - correct) / canaries
     for i in range(correct - 1, -1, -1):
-        if r >= 1:
-            return math.inf
-        needed = norm.cdf(norm.ppf(r) - mu)  # 1 - f(H) >= R  <=>  H >= Phi(Phi^-1(R) - mu)
+        if r >= 1:  # more than all the probability there is
+            return 2.0
+        needed = ndtr(ndtri(r) - mu)  # 1 - f(H) >= R  <=>  H >= Phi(Phi^-1(R) - mu)
         if needed <= h:  # r and h stay as they are from here on
             break
         r, h = r + i / (guesses - i) * (needed - h), needed

@@ -6,7 +6,7 @@ over-reaction (Streisand). The ratio is the anamnesis index
     AIN = rt(unlearned) / rt(retrained),
 
 reported here as its logarithm, 0 at best, with a bound in place of a value where a run hit its cap. Chundawat et al.,
-arXiv 2201.05629; Tarun et al., arXiv 2111.08947.
+Zero-shot machine unlearning, arXiv 2201.05629.
 """
 
 import copy

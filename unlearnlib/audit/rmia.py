@@ -15,6 +15,8 @@ import numpy as np
 
 from unlearnlib.audit.roc import as_array, roc
 
+GRID = tuple(i / 10 for i in range(11))  # of a, as released
+
 
 def rmia(target, out, z_target, z_out, *, a: float = 0.3, gamma: float = 1.0, trained=None) -> np.ndarray:
     """Scores [examples] in [0, 1], high for members.
@@ -33,7 +35,7 @@ def rmia(target, out, z_target, z_out, *, a: float = 0.3, gamma: float = 1.0, tr
     return np.searchsorted(z, x / gamma, side="right") / len(z)
 
 
-def tune_a(paired, member, out, z_paired, z_out, *, trained=None, grid=tuple(np.linspace(0, 1, 11))) -> float:
+def tune_a(paired, member, out, z_paired, z_out, *, trained=None, grid=GRID) -> float:
     """The `a` whose attack on a paired model has the largest AUC; the smallest such value where several tie.
 
     `paired` [examples] are probabilities under one further model whose members `member` [examples] are known. That

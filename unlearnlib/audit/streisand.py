@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 
+from unlearnlib.audit.intervals import Interval
 from unlearnlib.audit.roc import as_array
 from unlearnlib.seeding import numpy_generator
 
@@ -32,7 +33,26 @@ class Tails:
     null_above: float
     per_example_below: np.ndarray  # [N]
     per_example_above: np.ndarray
+    per_model_below: (
+        np.ndarray
+    )  # [M] unlearned models; an interval over these counts what a run shifts for all examples
+    per_model_above: np.ndarray
+    null_per_model_below: np.ndarray  # [K / 2] oracles that did not make the band
+    null_per_model_above: np.ndarray
     q: float  # expected share on either side under the null
+
+    def excess(self, side: str, level: float = 0.95) -> Interval:
+        """Mass on `side` ("below" or "above") less that of the held-out oracles, with Welch's interval over models.
+
+        Both sides share the band, so its error cancels; a training run that shifts all examples at once is counted.
+        """
+        u, o = getattr(self, f"per_model_{side}"), getattr(self, f"null_per_model_{side}")
+        a, b = u.var(ddof=1) / len(u), o.var(ddof=1) / len(o)
+        value, freedom = float(u.mean() - o.mean()), len(u) + len(o) - 2
+        if a + b > 0:
+            freedom = (a + b) ** 2 / (a**2 / (len(u) - 1) + b**2 / (len(o) - 1))
+        half = float(t.ppf(0.5 + level / 2, freedom) * np.sqrt(a + b))
+        return Interval(value, value - half, value + half, len(u), "Welch over models")
 
 
 def tail_mass(unlearned, oracles, *, q: float = 0.05, seed: int) -> Tails:
@@ -52,28 +72,33 @@ def tail_mass(unlearned, oracles, *, q: float = 0.05, seed: int) -> Tails:
     if not 0 < q < 0.5:
         raise ValueError(f"q must lie in (0, 1/2), not {q}")
     need = int(np.ceil(1 / q - 1e-9)) - 1
-    if len(o) // 2 < need:
-        raise ValueError(f"a {q:g} quantile needs {2 * need} oracles or more, half of them held out; got {len(o)}")
+    if len(u) < 2 or len(o) // 2 < need:
+        raise ValueError(f"a {q:g} quantile needs {2 * need} oracles and two unlearned models; got {len(o)}, {len(u)}")
     order = numpy_generator(seed, "tail-mass").permutation(len(o))
     band, fresh = o[order[: len(o) // 2]], o[order[len(o) // 2 :]]
-    below, above = _mass_below(u, band, q), _mass_below(-u, -band, q)
+    under, over = _below(u, band, q), _below(-u, -band, q)
+    null_under, null_over = _below(fresh, band, q), _below(-fresh, -band, q)
     return Tails(
-        below=float(below.mean()),
-        above=float(above.mean()),
-        null_below=float(_mass_below(fresh, band, q).mean()),
-        null_above=float(_mass_below(-fresh, -band, q).mean()),
-        per_example_below=below,
-        per_example_above=above,
+        below=float(under.mean()),
+        above=float(over.mean()),
+        null_below=float(null_under.mean()),
+        null_above=float(null_over.mean()),
+        per_example_below=under.mean(0),
+        per_example_above=over.mean(0),
+        per_model_below=under.mean(1),
+        per_model_above=over.mean(1),
+        null_per_model_below=null_under.mean(1),
+        null_per_model_above=null_over.mean(1),
         q=q,
     )
 
 
-def _mass_below(scores: np.ndarray, band: np.ndarray, q: float) -> np.ndarray:
-    """Per column, the share of `scores` below order statistic q (n + 1) of `band`, between ranks as a mixture."""
+def _below(scores: np.ndarray, band: np.ndarray, q: float) -> np.ndarray:
+    """Is each score [M, N] below order statistic q (n + 1) of its column of `band`? Between two ranks a weight."""
     rank, part = divmod(q * (len(band) + 1) + 1e-9, 1)  # .05 * 20 must not fall below 1
     ordered = np.sort(band, axis=0)
     lower, upper = ordered[int(rank) - 1], ordered[int(rank)]
-    return (1 - part) * (scores < lower).mean(0) + part * (scores < upper).mean(0)
+    return (1 - part) * (scores < lower) + part * (scores < upper)
 
 
 def gaussian_advantage(d) -> np.ndarray | float:
@@ -116,7 +141,7 @@ def advantage(inside, outside) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Exposure:
+class GroupExposure:
     """Per-example advantage in one group of examples, before and after unlearning."""
 
     n: int
@@ -130,7 +155,7 @@ class Exposure:
     mean_rise: float
 
 
-def onion(before, after, groups: Mapping[str, np.ndarray], *, rise: float = 0.1) -> dict[str, Exposure]:
+def onion(before, after, groups: Mapping[str, np.ndarray], *, rise: float = 0.1) -> dict[str, GroupExposure]:
     """Summary of per-example advantages `before` and `after` [N] in named groups of indices.
 
     Usual groups: forgotten, retained neighbours of the forgotten, other retained. A rise among the retained is the
@@ -141,11 +166,11 @@ def onion(before, after, groups: Mapping[str, np.ndarray], *, rise: float = 0.1)
     if before.ndim != 1 or before.shape != after.shape:
         raise ValueError(f"before and after must be vectors of one length, not {before.shape} and {after.shape}")
 
-    def summary(index) -> Exposure:
+    def summary(index) -> GroupExposure:
         b, a = before[index], after[index]
         if len(b) == 0:
             raise ValueError("a group is empty: leave it out")
-        return Exposure(
+        return GroupExposure(
             n=len(b),
             median_before=float(np.median(b)),
             median_after=float(np.median(a)),

@@ -15,7 +15,21 @@ from numba import njit
 HIGHEST = np.uint32(0xFFFFFFFF)  # pads lists of thresholds; no finite float32 has this code
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 COUNTERS = ("nodes_updated", "nodes_retrained", "examples_retrained", "thresholds_resampled", "trees_retrained")
-UPDATED, RETRAINED, EXAMPLES, RESAMPLED = 0, 1, 2, 3
+UPDATED, RETRAINED, EXAMPLES, RESAMPLED, TREES = range(5)
+
+NODE = np.dtype(
+    [
+        ("key", np.uint64),  # the random stream of the node: a hash of the tree's seed and the path to the node
+        ("start", np.int32),
+        ("stop", np.int32),
+        ("child", np.int32),
+        ("attribute", np.int32),
+        ("threshold", np.uint32),
+        ("slot", np.int32),
+        ("depth", np.int32),
+    ],
+    align=True,
+)
 
 
 class Settings(NamedTuple):
@@ -47,15 +61,8 @@ class Trees(NamedTuple):
     """
 
     order: np.ndarray  # [n]
-    start: np.ndarray  # [nodes]
-    stop: np.ndarray
-    child: np.ndarray
-    depth: np.ndarray
-    attribute: np.ndarray
-    threshold: np.ndarray
-    key: np.ndarray  # uint64, the random stream of the node: a hash of the tree's seed and the path to the node
+    nodes: np.ndarray  # [nodes] of NODE
     counts: np.ndarray  # [nodes, classes]
-    slot: np.ndarray
     free_nodes: np.ndarray
     free_slots: np.ndarray
     considered: np.ndarray  # [slots, max_features] attribute, -1 where none
@@ -76,19 +83,20 @@ class Work(NamedTuple):
     best: np.ndarray  # uint64 [n_thresholds], priority and code
     permutation: np.ndarray  # int32 [features], the identity between calls
     swaps: np.ndarray  # int32 [features]
+    lost: np.ndarray  # bool [max_features]
     stack: np.ndarray  # int32 [nodes + 2, 3]
     spare: np.ndarray  # int32 [nodes + 2]
     left: np.ndarray  # int64 [classes]
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def _mix64(x):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def _mix32(x):
     x = np.uint32(x ^ (x >> np.uint32(16)))
     x = np.uint32(x * np.uint32(0x85EBCA6B))
@@ -97,20 +105,20 @@ def _mix32(x):
     return np.uint32(x ^ (x >> np.uint32(16)))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def derive(key, label):
     """The random stream `label` below the stream `key`."""
     return _mix64(key + GOLDEN * (np.uint64(label) + np.uint64(1)))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def priority(code, key):
     """Keyed bijection of 32-bit codes: distinct values never tie, so the smallest few are a uniform sample."""
     mixed = _mix32(np.uint32(code ^ np.uint32(key & np.uint64(0xFFFFFFFF))))
     return _mix32(np.uint32(mixed ^ np.uint32(key >> np.uint64(32))))
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def _below(values, code):
     """How many of the sorted, padded `values` are smaller than `code`."""
     position = 0
@@ -122,7 +130,7 @@ def _below(values, code):
     return position
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
 def _draw(column, n, wanted, key, values, equal, gaps, w):
     """Candidate thresholds of one attribute: the `wanted` observed values of smallest priority, sorted by value.
 
@@ -179,32 +187,32 @@ def _draw(column, n, wanted, key, values, equal, gaps, w):
     return found
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def _random(tree, node, s):
-    return tree.depth[node] < s.random_depth
+    return tree.nodes[node].depth < s.random_depth
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def _wanted(tree, node, s):
     """Candidates per attribute; a random node needs only the first, unless small leaves may rule it out."""
     return 1 if _random(tree, node, s) and s.min_leaf == 1 else s.n_thresholds
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
 def _survey(tree, data, node, n, slot, s, w):
     """Fill `slot` with the statistics of `node`, whose living rows are in `w.rows[:n]`.
 
     Attributes are tried in an order drawn for the node (a Fisher-Yates shuffle whose draws are keyed by the node);
     constant ones are passed over. An attribute that a deletion makes constant is therefore replaced by the next one.
     """
-    key = tree.key[node]
+    key = tree.nodes[node].key
     slots = 1 if _random(tree, node, s) else s.max_features
     wanted = _wanted(tree, node, s)
     features = data.codes.shape[0]
     order_key = derive(key, 2)
     taken = 0
     tried = 0
-    while taken < slots and tried < features:
+    while (taken < slots) & (tried < features):
         draw = derive(order_key, tried) >> np.uint64(32)
         pick = tried + np.int64((draw * np.uint64(features - tried)) >> np.uint64(32))
         attribute = w.permutation[pick]
@@ -229,10 +237,12 @@ def _survey(tree, data, node, n, slot, s, w):
     for i in range(tried - 1, -1, -1):
         j = w.swaps[i]
         w.permutation[i], w.permutation[j] = w.permutation[j], w.permutation[i]
-    tree.considered[slot, taken:] = -1
+    for q in range(taken, s.max_features):
+        tree.considered[slot, q] = -1
+        tree.found[slot, q] = 0
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
 def _choose(tree, node, n, slot, s, w):
     """The split of `node` from the statistics in `slot`: (attribute, threshold), attribute -1 if none is admissible.
 
@@ -245,11 +255,9 @@ def _choose(tree, node, n, slot, s, w):
     attribute = -1
     threshold = HIGHEST
     for q in range(s.max_features):
-        if tree.considered[slot, q] < 0:
-            break
-        w.left[:] = 0
-        n_left = 0
-        stream = derive(tree.key[node], 3 + tree.considered[slot, q])
+        for c in range(counts.size):
+            w.left[c] = 0
+        stream = derive(tree.nodes[node].key, 3 + tree.considered[slot, q])
         for j in range(tree.found[slot, q]):
             square_left = square_right = 0
             n_left = 0
@@ -274,11 +282,11 @@ def _choose(tree, node, n, slot, s, w):
     return attribute, threshold
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
 def _pack(tree, data, node, w):
     """Copy the living rows of `node` and their labels to scratch; returns how many."""
     n = 0
-    for i in range(tree.start[node], tree.stop[node]):
+    for i in range(tree.nodes[node].start, tree.nodes[node].stop):
         row = tree.order[i]
         if data.alive[row]:
             w.rows[n] = row
@@ -287,52 +295,69 @@ def _pack(tree, data, node, w):
     return n
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
 def _terminal(tree, node, n, s):
-    return tree.depth[node] >= s.max_depth or n < 2 * s.min_leaf or tree.counts[node].max() == n
+    pure = False
+    for c in range(tree.counts.shape[1]):
+        pure |= tree.counts[node, c] == n
+    return pure | (tree.nodes[node].depth >= s.max_depth) | (n < 2 * s.min_leaf)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def _push(free, item):
     free[0] += 1
     free[free[0]] = item
 
 
-@njit(cache=True, inline="always")
+@njit(cache=False, inline="always")
 def _pop(free):
     free[0] -= 1
     return free[free[0] + 1]
 
 
-@njit(cache=True, error_model="numpy")
-def _release(tree, node, w):
-    """Make `node` a leaf without statistics; its descendants return to the free lists."""
-    top = 0
-    w.spare[top] = node
+@njit(cache=False, error_model="numpy")
+def _prune(tree, node, w):
+    """Return the descendants of `node` to the free lists."""
+    top = -1
+    pair = tree.nodes[node].child
+    tree.nodes[node].child = -1
+    if pair >= 0:
+        _push(tree.free_nodes, pair)
+        w.spare[0] = pair
+        w.spare[1] = pair + 1
+        top = 1
     while top >= 0:
         current = w.spare[top]
         top -= 1
-        if tree.slot[current] >= 0:
-            _push(tree.free_slots, tree.slot[current])
-            tree.slot[current] = -1
-        pair = tree.child[current]
+        if tree.nodes[current].slot >= 0:
+            _push(tree.free_slots, tree.nodes[current].slot)
+            tree.nodes[current].slot = -1
+        pair = tree.nodes[current].child
         if pair >= 0:
             _push(tree.free_nodes, pair)
-            tree.child[current] = -1
+            tree.nodes[current].child = -1
             w.spare[top + 1] = pair
             w.spare[top + 2] = pair + 1
             top += 2
-    tree.attribute[node] = -1
-    tree.threshold[node] = 0
 
 
-@njit(cache=True, error_model="numpy")
-def _grow(tree, data, node, s, w, counters):
-    """Build the subtree of `node` from its living examples."""
-    _release(tree, node, w)
+@njit(cache=False, error_model="numpy")
+def _make_leaf(tree, node, w):
+    _prune(tree, node, w)
+    if tree.nodes[node].slot >= 0:
+        _push(tree.free_slots, tree.nodes[node].slot)
+        tree.nodes[node].slot = -1
+    tree.nodes[node].attribute = -1
+    tree.nodes[node].threshold = HIGHEST  # what `_choose` answers where there is no split
+
+
+@njit(cache=False, error_model="numpy")
+def _grow(tree, data, node, known, attribute, threshold, s, w, counters):
+    """Build the subtree of `node` from its living examples; its own split and statistics may be `known` already."""
+    _prune(tree, node, w)
     n = _pack(tree, data, node, w)
-    start = tree.start[node]
-    tree.stop[node] = start + n
+    start = tree.nodes[node].start
+    tree.nodes[node].stop = start + n
     last = n
     for i in range(start, start + n):  # the dead rows move behind the segment, where only ancestors see them
         if not data.alive[tree.order[i]]:
@@ -344,30 +369,33 @@ def _grow(tree, data, node, s, w, counters):
     top = 0
     w.spare[0] = node
     while top >= 0:
-        node = w.spare[top]
+        node = np.int64(w.spare[top])
         top -= 1
         counters[RETRAINED] += 1
-        start = tree.start[node]
-        n = tree.stop[node] - start
-        tree.counts[node] = 0
+        start = tree.nodes[node].start
+        n = tree.nodes[node].stop - start
+        for c in range(tree.counts.shape[1]):
+            tree.counts[node, c] = 0
         for i in range(n):
             row = tree.order[start + i]
             w.rows[i] = row
             w.labels[i] = data.labels[row]
             tree.counts[node, w.labels[i]] += 1
-        if _terminal(tree, node, n, s):
-            continue
-        slot = _pop(tree.free_slots) if n > s.cached_above and tree.free_slots[0] > 0 else scratch
-        _survey(tree, data, node, n, slot, s, w)
-        attribute, threshold = _choose(tree, node, n, slot, s, w)
-        if attribute < 0:
-            if slot != scratch:
-                _push(tree.free_slots, slot)
-            continue
-        if slot != scratch:
-            tree.slot[node] = slot
-        tree.attribute[node] = attribute
-        tree.threshold[node] = threshold
+        if not known:
+            if _terminal(tree, node, n, s):
+                continue
+            slot = scratch
+            if (n > s.cached_above) & (tree.free_slots[0] > 0):
+                slot = np.int64(_pop(tree.free_slots))
+                tree.nodes[node].slot = slot
+            _survey(tree, data, node, n, slot, s, w)
+            attribute, threshold = _choose(tree, node, n, slot, s, w)
+            if attribute < 0:
+                _make_leaf(tree, node, w)
+                continue
+        known = False
+        tree.nodes[node].attribute = attribute
+        tree.nodes[node].threshold = threshold
         column = data.codes[attribute]
         front = start
         back = start + n
@@ -379,116 +407,138 @@ def _grow(tree, data, node, s, w, counters):
                 back -= 1
                 tree.order[back] = w.rows[i]
         pair = _pop(tree.free_nodes)
-        tree.child[node] = pair
+        tree.nodes[node].child = pair
         for side in range(2):
             child = pair + side
-            tree.start[child] = front if side else start
-            tree.stop[child] = start + n if side else front
-            tree.child[child] = -1
-            tree.slot[child] = -1
-            tree.attribute[child] = -1
-            tree.threshold[child] = 0
-            tree.depth[child] = tree.depth[node] + 1
-            tree.key[child] = derive(tree.key[node], side)
+            tree.nodes[child].start = front if side else start
+            tree.nodes[child].stop = start + n if side else front
+            tree.nodes[child].child = -1
+            tree.nodes[child].slot = -1
+            tree.nodes[child].depth = tree.nodes[node].depth + 1
+            tree.nodes[child].attribute = -1
+            tree.nodes[child].threshold = HIGHEST
+            tree.nodes[child].key = derive(tree.nodes[node].key, side)
             top += 1
             w.spare[top] = child
 
 
-@njit(cache=True, error_model="numpy")
-def _drop(values, equal, gaps, found):
+@njit(cache=False, error_model="numpy")
+def _strike(values, equal, gaps, found):
     """Strike vanished values from a list that holds every value but the largest; returns how many are left."""
+    classes = gaps.shape[1]
     keep = 0
     for j in range(found):
         if equal[j] > 0:
             values[keep] = values[j]
             equal[keep] = equal[j]
-            gaps[keep] = gaps[j]
+            for c in range(classes):
+                gaps[keep, c] = gaps[j, c]
             keep += 1
-    gaps[keep] = gaps[found]
-    if keep > 0 and gaps[keep].sum() == 0:  # the largest value vanished: the largest candidate takes its place
-        keep -= 1
-    values[keep:found] = HIGHEST
-    equal[keep : found + 1] = 0
+    above = 0
+    for c in range(classes):
+        gaps[keep, c] = gaps[found, c]
+        above += gaps[keep, c]
+    keep -= (keep > 0) & (above == 0)  # the largest value vanished: the largest candidate takes its place
+    for j in range(keep, found):
+        values[j] = HIGHEST
+        equal[j] = 0
     return keep
 
 
-@njit(cache=True, error_model="numpy")
-def _subtract(tree, data, node, n, doomed, s, w, counters):
-    """Take the rows `doomed` out of the cached statistics of `node`, which has `n` examples left.
+@njit(cache=False, error_model="numpy")
+def _subtract(tree, data, node, doomed, low, high, s, w):
+    """Take the rows `doomed[low:high]` out of the cached statistics of `node`.
 
-    A candidate is invalid once no example has its value, or once it is the largest value. If the list held every
-    value it only shrinks; otherwise the living values are ranked again and the next one by priority enters. An
-    attribute without candidates is constant, and then the next attribute of the node's order enters.
+    Returns whether a candidate became invalid: no example has its value any more, or none lies above it. `w.lost`
+    marks the attributes concerned.
     """
-    slot = tree.slot[node]
-    wanted = _wanted(tree, node, s)
-    packed = False
+    slot = tree.nodes[node].slot
+    any_lost = False
     for q in range(s.max_features):
-        attribute = tree.considered[slot, q]
-        if attribute < 0:
-            break
-        values = tree.values[slot, q]
-        equal = tree.equal[slot, q]
-        gaps = tree.gaps[slot, q]
         found = tree.found[slot, q]
         lost = False
-        for i in range(doomed.size):
-            code = data.codes[attribute, doomed[i]]
-            gap = _below(values, code)
-            gaps[gap, data.labels[doomed[i]]] -= 1
-            if code == values[gap]:
-                equal[gap] -= 1
-                lost |= equal[gap] == 0
-            elif gap == found:
-                lost |= gaps[found].sum() == 0
-        if not lost:
-            continue
-        if found < wanted:
-            found = _drop(values, equal, gaps, found)
-        else:
-            counters[RESAMPLED] += 1
-            if not packed:
-                packed = _pack(tree, data, node, w) == n
-            stream = derive(tree.key[node], 3 + attribute)
-            found = _draw(data.codes[attribute], n, wanted, stream, values, equal, gaps, w)
-        if found == 0:
-            if not packed:
-                _pack(tree, data, node, w)
-            _survey(tree, data, node, n, slot, s, w)
-            return
-        tree.found[slot, q] = found
+        if found > 0:
+            attribute = tree.considered[slot, q]
+            for i in range(low, high):
+                code = data.codes[attribute, doomed[i]]
+                gap = _below(tree.values[slot, q], code)
+                tree.gaps[slot, q, gap, data.labels[doomed[i]]] -= 1
+                if code == tree.values[slot, q, gap]:
+                    tree.equal[slot, q, gap] -= 1
+                    lost |= tree.equal[slot, q, gap] == 0
+            above = 0
+            for c in range(tree.counts.shape[1]):
+                above += tree.gaps[slot, q, found, c]
+            lost |= above == 0
+        w.lost[q] = lost
+        any_lost |= lost
+    return any_lost
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
+def _repair(tree, data, node, n, s, w, counters):
+    """Replace the invalid candidates of the attributes in `w.lost`.
+
+    If the list held every value it only shrinks; otherwise the living values are ranked again and the next one by
+    priority enters. An attribute without candidates is constant: the next attribute of the node's order enters.
+    """
+    _pack(tree, data, node, w)
+    slot = np.int64(tree.nodes[node].slot)
+    wanted = _wanted(tree, node, s)
+    constant = False
+    for q in range(s.max_features):
+        if w.lost[q]:
+            found = tree.found[slot, q]
+            values, equal, gaps = tree.values[slot, q], tree.equal[slot, q], tree.gaps[slot, q]
+            if found < wanted:
+                found = _strike(values, equal, gaps, found)
+            else:
+                counters[RESAMPLED] += 1
+                attribute = tree.considered[slot, q]
+                stream = derive(tree.nodes[node].key, 3 + attribute)
+                found = _draw(data.codes[attribute], n, wanted, stream, values, equal, gaps, w)
+            tree.found[slot, q] = found
+            constant |= found == 0
+    if constant:
+        _survey(tree, data, node, n, slot, s, w)
+
+
+@njit(cache=False, error_model="numpy")
 def _delete(tree, data, doomed, s, w, counters):
     """Delete the rows `doomed` (reordered in place; already dead in `data`) in one pass from the root."""
     scratch = tree.considered.shape[0] - 1
     top = 0
     w.stack[0, 0], w.stack[0, 1], w.stack[0, 2] = 0, 0, doomed.size
     while top >= 0:
-        node, low, high = w.stack[top, 0], w.stack[top, 1], w.stack[top, 2]
+        node, low, high = np.int64(w.stack[top, 0]), w.stack[top, 1], w.stack[top, 2]
         top -= 1
         counters[UPDATED] += 1
         for i in range(low, high):
             tree.counts[node, data.labels[doomed[i]]] -= 1
-        n = tree.counts[node].sum()
+        n = 0
+        for c in range(tree.counts.shape[1]):
+            n += tree.counts[node, c]
         if _terminal(tree, node, n, s):
-            _release(tree, node, w)
+            _make_leaf(tree, node, w)
             continue
-        slot = tree.slot[node]
-        if slot >= 0 and n <= s.cached_above:
+        slot = np.int64(tree.nodes[node].slot)
+        if (slot >= 0) & (n <= s.cached_above):
             _push(tree.free_slots, slot)
-            slot = tree.slot[node] = -1
+            tree.nodes[node].slot = -1
+            slot = np.int64(-1)
         if slot >= 0:
-            _subtract(tree, data, node, n, doomed[low:high], s, w, counters)
+            if _subtract(tree, data, node, doomed, low, high, s, w):
+                _repair(tree, data, node, n, s, w, counters)
         else:
             slot = scratch
             _pack(tree, data, node, w)
             _survey(tree, data, node, n, slot, s, w)
         attribute, threshold = _choose(tree, node, n, slot, s, w)
-        if attribute != tree.attribute[node] or threshold != tree.threshold[node]:
-            if attribute >= 0 or tree.attribute[node] >= 0:
-                _grow(tree, data, node, s, w, counters)
+        if attribute != tree.nodes[node].attribute or threshold != tree.nodes[node].threshold:
+            if attribute < 0:
+                _make_leaf(tree, node, w)
+            else:
+                _grow(tree, data, node, True, attribute, threshold, s, w, counters)
             continue
         if attribute < 0:
             continue
@@ -502,47 +552,49 @@ def _delete(tree, data, doomed, s, w, counters):
             end = high if side else middle
             if end > first:
                 top += 1
-                w.stack[top, 0], w.stack[top, 1], w.stack[top, 2] = tree.child[node] + side, first, end
+                w.stack[top, 0], w.stack[top, 1], w.stack[top, 2] = tree.nodes[node].child + side, first, end
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
 def _tree(f, t):
     return Trees(
-        f.order[t], f.start[t], f.stop[t], f.child[t], f.depth[t], f.attribute[t], f.threshold[t], f.key[t],
-        f.counts[t], f.slot[t], f.free_nodes[t], f.free_slots[t], f.considered[t], f.found[t], f.values[t],
-        f.equal[t], f.gaps[t],
+        f.order[t], f.nodes[t], f.counts[t], f.free_nodes[t], f.free_slots[t],
+        f.considered[t], f.found[t], f.values[t], f.equal[t], f.gaps[t],
     )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
-def grow(forest, data, s, w, counters):
-    """Grow every tree from its root; the nodes must have been emptied."""
-    for t in range(forest.order.shape[0]):
-        _grow(_tree(forest, t), data, 0, s, w, counters)
+@njit(cache=False, error_model="numpy")
+def update(forest, data, rows, fresh, s, w, counters):
+    """Grow every tree from its root (`fresh`), or else delete `rows` from every tree.
 
-
-@njit(cache=True, error_model="numpy")
-def delete(forest, data, rows, s, w, counters):
-    """Delete `rows` from every tree; `counters` are those of `COUNTERS`."""
-    for row in rows:
-        data.alive[row] = False
+    One entry point for both, because what is compiled for one would be compiled again for the other.
+    """
     doomed = rows.copy()
+    for i in range(rows.size):
+        data.alive[rows[i]] = False
     for t in range(forest.order.shape[0]):
         before = counters[RETRAINED]
-        _delete(_tree(forest, t), data, doomed, s, w, counters)
-        counters[-1] += counters[RETRAINED] > before
+        if fresh:
+            _grow(_tree(forest, t), data, np.int64(0), False, np.int64(-1), HIGHEST, s, w, counters)
+        else:
+            _delete(_tree(forest, t), data, doomed, s, w, counters)
+        counters[TREES] += counters[RETRAINED] > before
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=False, error_model="numpy")
 def predict(forest, codes):
     """Mean over trees of the class frequencies in the leaves that `codes` [m, features] fall into: [m, classes]."""
-    trees = forest.order.shape[0]
-    out = np.zeros((codes.shape[0], forest.counts.shape[2]))
+    trees, classes = forest.order.shape[0], forest.counts.shape[2]
+    out = np.zeros((codes.shape[0], classes))
     for i in range(codes.shape[0]):
         for t in range(trees):
             node = 0
-            while forest.child[t, node] >= 0:
-                node = forest.child[t, node] + (codes[i, forest.attribute[t, node]] > forest.threshold[t, node])
-            counts = forest.counts[t, node]
-            out[i] += counts / counts.sum()
-    return out / trees
+            while forest.nodes[t, node].child >= 0:
+                split = forest.nodes[t, node]
+                node = split.child + (codes[i, split.attribute] > split.threshold)
+            n = 0
+            for c in range(classes):
+                n += forest.counts[t, node, c]
+            for c in range(classes):
+                out[i, c] += forest.counts[t, node, c] / (n * trees)
+    return out

@@ -89,9 +89,14 @@ class DareForest:
         )
         self._trees, self._work = _allocate(self.n_trees, n, features, self._classes, self._settings)
         streams = [numpy_generator(self.seed, "dare", t).integers(2**64, dtype=np.uint64) for t in range(self.n_trees)]
-        self._trees.key[:, 0] = streams
-        _tree.grow(self._trees, self._data, self._settings, self._work, np.zeros(len(_tree.COUNTERS), np.int64))
+        self._trees.nodes["key"][:, 0] = streams
+        self._update(np.empty(0, np.int32), fresh=True)
         return self
+
+    def _update(self, rows: np.ndarray, fresh: bool) -> dict[str, int]:
+        counters = np.zeros(len(_tree.COUNTERS), np.int64)
+        _tree.update(self._trees, self._data, rows, fresh, self._settings, self._work, counters)
+        return dict(zip(_tree.COUNTERS, counters.tolist(), strict=True))
 
     def forget(self, indices) -> Receipt:
         """Delete the examples at `indices` (positions in what was fitted) from every tree in one pass.
@@ -101,11 +106,9 @@ class DareForest:
         """
         started = time.perf_counter()
         rows = rows_to_forget(indices, self._data.alive)
-        counters = np.zeros(len(_tree.COUNTERS), np.int64)
-        _tree.delete(self._trees, self._data, rows.astype(np.int32), self._settings, self._work, counters)
+        touched = self._update(rows.astype(np.int32), fresh=False)
         self._data.codes[:, rows] = 0
         self._data.labels[rows] = 0
-        touched = dict(zip(_tree.COUNTERS, counters.tolist(), strict=True))
         return Receipt(Cost(seconds=time.perf_counter() - started), touched, EXACT)
 
     def predict_proba(self, x) -> np.ndarray:
@@ -127,10 +130,10 @@ class DareForest:
             pending = [0]
             while pending:
                 node = pending.pop()
-                counts = f.counts[t, node]
-                rows.append((t, f.depth[t, node], f.attribute[t, node], f.threshold[t, node], counts.sum(), *counts))
-                if f.child[t, node] >= 0:
-                    pending += [f.child[t, node] + 1, f.child[t, node]]
+                split, counts = f.nodes[t, node], f.counts[t, node]
+                rows.append((t, split["depth"], split["attribute"], split["threshold"], counts.sum(), *counts))
+                if split["child"] >= 0:
+                    pending += [split["child"] + 1, split["child"]]
         table = pd.DataFrame(rows, columns=["tree", "depth", "attribute", "threshold", "n", *range(self._classes)])
         values = decode(table["threshold"].to_numpy(np.uint32))
         return table.assign(threshold=np.where(table["attribute"] < 0, np.nan, values))
@@ -184,15 +187,8 @@ def _allocate(trees: int, n: int, features: int, classes: int, s: _tree.Settings
 
     forest = _tree.Trees(
         order=np.tile(np.arange(n, dtype=np.int32), (trees, 1)),
-        start=array(nodes),
-        stop=array(nodes),
-        child=array(nodes),
-        depth=array(nodes),
-        attribute=array(nodes),
-        threshold=array(nodes, kind=np.uint32),
-        key=array(nodes, kind=np.uint64),
+        nodes=array(nodes, kind=_tree.NODE),
         counts=array(nodes, classes),
-        slot=array(nodes),
         free_nodes=np.tile(np.r_[nodes // 2, np.arange(nodes - 2, 0, -2)].astype(np.int32), (trees, 1)),
         free_slots=np.tile(np.r_[slots, np.arange(slots - 1, -1, -1)].astype(np.int32), (trees, 1)),
         considered=array(slots + 1, s.max_features),
@@ -201,8 +197,8 @@ def _allocate(trees: int, n: int, features: int, classes: int, s: _tree.Settings
         equal=array(slots + 1, s.max_features, gaps),
         gaps=array(slots + 1, s.max_features, gaps, classes),
     )
-    forest.start[:, 0], forest.stop[:, 0], forest.depth[:, 0] = 0, n, 0
-    forest.child[:, 0] = forest.slot[:, 0] = -1
+    root = np.array((0, 0, n, -1, -1, _tree.HIGHEST, -1, 0), dtype=_tree.NODE)
+    forest.nodes[:, 0] = root
     work = _tree.Work(
         rows=np.empty(n, np.int32),
         labels=np.empty(n, np.int32),
@@ -212,6 +208,7 @@ def _allocate(trees: int, n: int, features: int, classes: int, s: _tree.Settings
         best=np.empty(s.n_thresholds, np.uint64),
         permutation=np.arange(features, dtype=np.int32),
         swaps=np.empty(features, np.int32),
+        lost=np.empty(s.max_features, bool),
         stack=np.empty((nodes + 2, 3), np.int32),
         spare=np.empty(nodes + 2, np.int32),
         left=np.empty(classes, np.int64),

@@ -15,6 +15,7 @@ The composition of subsampled Gaussians is left to maintained accountants:
            bound; exact, mu = sqrt(T)/sigma, where the sample rate is 1
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def gdp_epsilon(mu: float, delta: float, size: int = 1) -> float:
 
 
 def laplace_delta(epsilon: float, scale_epsilon: float) -> float:
-    """delta at `epsilon` of the Laplace mechanism that is (scale_epsilon, 0)-DP: 1 - e^{(epsilon - scale_epsilon)/2}."""
+    """delta at `epsilon` of the Laplace mechanism that is (e, 0)-DP, e = `scale_epsilon`: 1 - e^{(epsilon - e)/2}."""
     check_positive(scale_epsilon=scale_epsilon)
     return -math.expm1((epsilon - scale_epsilon) / 2) if epsilon < scale_epsilon else 0.0
 
@@ -154,7 +155,7 @@ def group_epsilon(phases: Iterable[Phase], delta: float, size: int) -> float:
         return gdp_epsilon(_gdp_mu(phases, amplified=False), delta, size)
     from dp_accounting.pld import privacy_loss_distribution as distributions
 
-    grid = max(1e-3, _GRID * size**2)  # losses grow like the square of the group; rounding is upwards
+    grid = max(4e-3, _GRID * size**2)  # losses grow like the square of the group; rounding is upwards
     counts = np.arange(size + 1)
     whole = None
     for phase in phases:
@@ -171,9 +172,7 @@ def group_epsilon(phases: Iterable[Phase], delta: float, size: int) -> float:
 # --- DP-SGD -----------------------------------------------------------------------------------------------------
 
 
-def spent(
-    phases: Iterable[Phase], delta: float, accountant: str = "pld", conversion: str = "improved"
-) -> Spent:
+def spent(phases: Iterable[Phase], delta: float, accountant: str = "pld", conversion: str = "improved") -> Spent:
     """What the phases, one after the other, guarantee at `delta`.
 
     `conversion` matters for "rdp" only, with R(a) the Renyi curve:
@@ -220,7 +219,7 @@ def noise_multiplier(
     *,
     conversion: str = "improved",
 ) -> float:
-    """Smallest noise multiplier, to 1e-4 of its size from above, whose `steps` steps spend at most `epsilon`."""
+    """Smallest noise multiplier, to 2e-4 of its size from above, whose `steps` steps spend at most `epsilon`."""
     return calibrate(lambda s: [Phase(s, sample_rate, steps)], epsilon, delta, accountant, conversion=conversion)
 
 
@@ -232,9 +231,10 @@ def calibrate(
     *,
     conversion: str = "improved",
 ) -> float:
-    """Smallest s, to 1e-4 of its size from above, with `spent(phases(s), delta).epsilon <= epsilon`."""
+    """Smallest s, to 2e-4 of its size from above, with `spent(phases(s), delta).epsilon <= epsilon`."""
     check_budget(epsilon, delta)
 
+    @functools.cache
     def excess(log_s: float) -> float:
         return spent(phases(math.exp(log_s)), delta, accountant, conversion).epsilon - epsilon
 
@@ -250,9 +250,9 @@ def calibrate(
         low, high = low - 0.3, low
         if low < -4:
             return math.exp(high)
-    root = brentq(excess, low, high, xtol=4e-5)
+    root = brentq(excess, low, high, xtol=1e-4)
     while excess(root) > 0:
-        root += 2e-5
+        root += 5e-5
     return math.exp(root)
 
 
@@ -281,7 +281,7 @@ def zcdp_rho(epsilon: float, delta: float) -> float:
     def excess(log_rho: float) -> float:
         return _convert(orders, math.exp(log_rho) * orders, delta, "improved") - epsilon
 
-    return math.exp(brentq(excess, -40.0, 10.0, xtol=1e-12))
+    return math.exp(brentq(excess, -40.0, 30.0, xtol=1e-12))
 
 
 def _checked_phases(phases: Iterable[Phase]) -> list[Phase]:

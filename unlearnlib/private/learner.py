@@ -108,11 +108,11 @@ class Learner:
         """Positions of alive examples, int64, distinct."""
         alive = self._fitted().alive
         index = torch.as_tensor(np.asarray(indices)).flatten()
+        if len(index) == 0:
+            raise ValueError("nothing to forget: give at least one position")
         if index.dtype == torch.bool or index.is_floating_point():
             raise ValueError("indices must be integer positions in the fitted examples: use mask.nonzero().flatten()")
         index = index.long()
-        if len(index) == 0:
-            raise ValueError("nothing to forget: give at least one position")
         if int(index.min()) < 0 or int(index.max()) >= len(alive):
             raise ValueError(f"positions run from 0 to {len(alive) - 1}: {index.tolist()[:5]} is out of range")
         if len(index.unique()) < len(index):

@@ -16,9 +16,7 @@ All in float64: the guarantees compare distances of 1e-6 and less.
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import scipy.linalg
-import scipy.optimize
 import torch
 from torch import Tensor
 
@@ -105,58 +103,49 @@ def minimise(
 ) -> tuple[Tensor, float, int]:
     """Minimiser of F. Returns (weights [d, c], norm of the gradient there, passes over the data).
 
-    Newton's method with halving for the logistic loss, L-BFGS for the softmax loss. The gradient norm g bounds the
-    distance to the exact minimiser by g/lam; callers add it to their sensitivities. Raises ArithmeticError if g ends
-    above `tolerance`.
+    Newton's method with conjugate gradients and halving. The gradient norm g bounds the distance to the exact minimiser
+    by g/lam; callers add it to their sensitivities. Raises ArithmeticError if g stays above `tolerance`.
     """
-    if loss.name == "softmax":
-        weights, passes = _lbfgs(loss, x, y, lam, linear, tolerance)
-    else:
-        columns = [
-            _newton(x, y[:, j], lam, None if linear is None else linear[:, j], tolerance / math.sqrt(y.shape[1]))
-            for j in range(y.shape[1])
-        ]
-        weights, passes = torch.stack([w for w, _ in columns], 1), max(p for _, p in columns)
-    norm = float(torch.linalg.vector_norm(gradient(loss, weights, x, y, lam, linear)))
-    if norm > tolerance:
-        raise ArithmeticError(f"the minimiser was not reached (gradient norm {norm:.1e}): raise lam or the tolerance")
-    return weights, norm, passes + 1
-
-
-def _newton(x: Tensor, y: Tensor, lam: float, linear: Tensor | None, tolerance: float) -> tuple[Tensor, int]:
-    one = Loss("logistic", 1.0, 0.25)
-    w = torch.zeros(x.shape[1], 1, dtype=x.dtype)
-    y, linear = y[:, None], None if linear is None else linear[:, None]
-    for step in range(100):
-        g = gradient(one, w, x, y, lam, linear)
-        if float(torch.linalg.vector_norm(g)) <= 0.1 * tolerance:
-            break
-        direction = solve(hessian(w, x, lam), g[:, 0])[:, None]
-        before, scale, slope = value(one, w, x, y, lam, linear), 1.0, float((g * direction).sum())
-        # Near the optimum rounding hides the decrease; the full step is right there.
-        while scale > 1e-6 and value(one, w - scale * direction, x, y, lam, linear) > before - 0.1 * scale * slope:
-            if slope < 1e-12 * (1 + abs(before)):
+    w = torch.zeros(x.shape[1], y.shape[1], dtype=x.dtype)
+    g = gradient(loss, w, x, y, lam, linear)
+    norm, passes = float(torch.linalg.vector_norm(g)), 1
+    for _ in range(100):
+        if norm <= tolerance:
+            return w, norm, passes
+        direction, products = _newton_direction(loss, w, x, lam, g, min(0.1, norm) * norm)
+        before, scale, slope = value(loss, w, x, y, lam, linear), 1.0, float((g * direction).sum())
+        # Halve until the value falls enough; near the optimum rounding hides the fall, and the full step is right.
+        while scale > 1e-6 and slope > 1e-12 * (1 + abs(before)):
+            if value(loss, w - scale * direction, x, y, lam, linear) <= before - 0.1 * scale * slope:
                 break
             scale /= 2
         w = w - scale * direction
-    return w[:, 0], 2 * (step + 1)
+        g = gradient(loss, w, x, y, lam, linear)
+        norm, passes = float(torch.linalg.vector_norm(g)), passes + products + 2
+    raise ArithmeticError(f"the minimiser was not reached (gradient norm {norm:.1e}): raise lam or the tolerance")
 
 
-def _lbfgs(loss: Loss, x: Tensor, y: Tensor, lam: float, linear: Tensor | None, tolerance: float) -> tuple[Tensor, int]:
-    shape = (x.shape[1], y.shape[1])
+def _newton_direction(loss: Loss, w: Tensor, x: Tensor, lam: float, g: Tensor, tolerance: float) -> tuple[Tensor, int]:
+    """Conjugate gradients on H v = g until the residual norm is at most `tolerance`; (v, Hessian products)."""
+    scores = x @ w
+    p = scores.softmax(1) if loss.name == "softmax" else scores.sigmoid()
 
-    def both(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        w = torch.from_numpy(flat).view(shape)
-        return value(loss, w, x, y, lam, linear), gradient(loss, w, x, y, lam, linear).numpy().ravel()
+    def product(v: Tensor) -> Tensor:
+        u = x @ v
+        u = p * (u - (p * u).sum(1, keepdim=True)) if loss.name == "softmax" else p * (1 - p) * u
+        return x.T @ u / len(x) + lam * v
 
-    start, passes = np.zeros(shape[0] * shape[1]), 0
-    options = {"maxiter": 5000, "maxfun": 10000, "ftol": 0.0, "gtol": 0.1 * tolerance / math.sqrt(len(start))}
-    for _ in range(5):  # L-BFGS may stop on a failed line search; a fresh memory carries on
-        found = scipy.optimize.minimize(both, start, jac=True, method="L-BFGS-B", options={**options, "maxcor": 30})
-        start, passes = found.x, passes + found.nfev
-        if np.linalg.norm(found.jac) <= tolerance:
-            break
-    return torch.from_numpy(start).view(shape), passes
+    v, r = torch.zeros_like(g), g.clone()
+    direction, square = r, float(r.square().sum())
+    for products in range(10 * g.numel()):
+        if math.sqrt(square) <= tolerance:
+            return v, products
+        h = product(direction)
+        step = square / float((direction * h).sum())
+        v, r = v + step * direction, r - step * h
+        square, before = float(r.square().sum()), square
+        direction = r + square / before * direction
+    return v, 10 * g.numel()
 
 
 def spectral_norm(gram: Tensor) -> float:

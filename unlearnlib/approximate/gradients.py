@@ -1,0 +1,93 @@
+"""Gradients of the cross-entropy as vectors: of a set, and of each example.
+
+All are taken in eval mode, so that an example's gradient depends on no other example, nor on dropout.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from unlearnlib.models import device_of, evaluating
+from unlearnlib.training import Tally
+
+_NUMBERS = 2**25  # per-example gradients held at once: 128 MiB in float32
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that may change, by name; tied ones once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def copies(model: nn.Module) -> dict[str, Tensor]:
+    """The values of the trainable parameters as they are now."""
+    return {name: p.detach().clone() for name, p in trainable(model).items()}
+
+
+def flat(tensors) -> Tensor:
+    """Many tensors as one vector [P]."""
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def shaped(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A vector [P] as named tensors in the order and shapes of `like`."""
+    pieces = vector.split([t.numel() for t in like.values()])
+    return {name: piece.view_as(t) for (name, t), piece in zip(like.items(), pieces, strict=True)}
+
+
+def gradient_of(model: nn.Module) -> Tensor:
+    """The gradients that a backward pass has left in the trainable parameters, as one vector [P]."""
+    return flat(torch.zeros_like(p) if p.grad is None else p.grad for p in trainable(model).values())
+
+
+@torch.no_grad()
+def set_gradient(model: nn.Module, vector: Tensor) -> None:
+    """The reverse of `gradient_of`."""
+    parameters = trainable(model)
+    for name, piece in shaped(vector, parameters).items():
+        parameters[name].grad = piece.clone()
+
+
+def _batches(model: nn.Module, examples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    first = next(model.parameters())
+    for start in range(0, len(examples), size):
+        where = slice(start, start + size)
+        yield examples.pixels(where, device=first.device, dtype=first.dtype), examples.labels[where].to(first.device)
+
+
+def mean_gradient(model: nn.Module, examples, *, batch_size: int = 512, tally: Tally | None = None) -> Tensor:
+    """grad of the mean cross-entropy over `examples`, [P]; whatever the batch size, which only bounds the memory."""
+    parameters = list(trainable(model).values())
+    total = torch.zeros(sum(p.numel() for p in parameters), device=device_of(model), dtype=parameters[0].dtype)
+    with evaluating(model), torch.enable_grad():
+        for pixels, labels in _batches(model, examples, batch_size):
+            loss = F.cross_entropy(model(pixels), labels, reduction="sum") / len(examples)
+            total += flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
+    if tally is not None:
+        tally.gradient_evaluations += len(examples)
+    return total
+
+
+def example_gradients(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
+    """g_i = grad CE(f(x_i), y_i) of each example: pixels [B, C, H, W], labels [B] -> [B, P]."""
+    parameters = {name: p.detach() for name, p in trainable(model).items()}
+
+    def loss(values, picture, label):
+        return F.cross_entropy(functional_call(model, values, (picture[None],)), label[None])
+
+    with evaluating(model):
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, pixels, labels)
+    return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
+
+
+def mean_squared_gradient(model: nn.Module, examples, *, tally: Tally | None = None) -> Tensor:
+    """E[(grad CE)^2] over `examples`, each example by itself, [P]: the diagonal of the empirical Fisher matrix."""
+    size = sum(p.numel() for p in trainable(model).values())
+    total = torch.zeros(size, device=device_of(model), dtype=next(model.parameters()).dtype)
+    for pixels, labels in _batches(model, examples, max(1, min(256, _NUMBERS // size))):
+        total += example_gradients(model, pixels, labels).square().sum(0)
+    if tally is not None:
+        tally.gradient_evaluations += len(examples)
+    return total / len(examples)

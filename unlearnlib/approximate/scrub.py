@@ -1,0 +1,106 @@
+"""SCRUB and SCRUB+R: alternate forgetting and repair against a frozen teacher, the original.
+
+With teacher theta_0, student theta (which starts as theta_0) and p^T = softmax(logits / T), every epoch is
+
+    theta climbs    E_F  T^2 KL(p^T_theta0 || p^T_theta)                       in the first `forget_epochs` epochs
+    theta descends  E_R [gamma CE + alpha T^2 KL(p^T_theta0 || p^T_theta)]     in every epoch
+
+SCRUB+R keeps the student of every epoch and, when all are done, rewinds to the one whose error on the forget set is
+nearest the last student's error on validation examples of the same classes: high enough, and no higher.
+
+Kurmanji et al., NeurIPS 2023, arXiv 2302.09880. Limits: without forgetting epochs and with alpha = 0, gamma = 1 it is
+fine-tuning. At the start KL is at its minimum and has no gradient, so in a network without batch norm or dropout the
+first forgetting pass moves nothing but by weight decay. Deviations: the teacher's outputs are computed once, in eval
+mode; classes weigh in the validation error as in the forget set; the defaults are ours. The authors' notebooks
+use, at small scale, Adam with lr 5e-4, weight decay 0.1, 10 epochs, 3 of them forgetting, alpha 0.5, gamma 1, T 2; for
+CIFAR-10 SGD with lr 5e-4, 3 epochs, 2 of them forgetting, alpha 0.001, gamma 0.99, T 4, forget batches of 32. The size
+of the forget batches sets the number of ascent steps: it is the dose.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unlearnlib.approximate.steps import Steps, even, matched_mean, targets_of
+from unlearnlib.registry import Program, method
+from unlearnlib.training import Batch, Part, Tally, minibatches, predict
+
+
+@dataclass(frozen=True)
+class Scrub(Steps):
+    epochs: int = 5
+    forget_epochs: int = 3  # of the epochs, those that begin with a forgetting pass
+    forget_batch_size: int = 64
+    alpha: float = 0.5  # weight of the teacher on the retain set
+    gamma: float = 1.0  # weight of the labels on the retain set
+    temperature: float = 2.0
+
+    def __post_init__(self):
+        if self.temperature <= 0 or self.forget_epochs < 0 or self.forget_batch_size < 1:
+            raise ValueError("scrub needs temperature > 0, forget_epochs >= 0 and forget_batch_size >= 1")
+
+
+def _batches(split, config: Scrub, run, teacher: Tensor) -> Iterator[Batch]:
+    """Forgetting pass and repair pass of each epoch; `teacher` [len(train), classes]."""
+    labels, order, forget_order = split.train.labels, run.generator("order"), run.generator("forget")
+
+    def batch(index: Tensor, ce: float, kl: float) -> Batch:
+        return Batch(index, labels[index], even(index, ce), teacher[index], even(index, kl), config.temperature)
+
+    for epoch in range(config.epochs):
+        if epoch < config.forget_epochs:
+            for i in minibatches(len(split.forget_index), config.forget_batch_size, 1, forget_order):
+                yield batch(split.forget_index[i], 0.0, -1.0)
+        for i in minibatches(len(split.retain_index), config.batch_size, 1, order):
+            yield batch(split.retain_index[i], config.gamma, config.alpha)
+
+
+def _ends(split, config: Scrub) -> list[int]:
+    """The number of steps done at the end of each epoch."""
+    forget = len(split.forget_index) // min(len(split.forget_index), config.forget_batch_size)
+    retain = len(split.retain_index) // min(len(split.retain_index), config.batch_size)
+    return [(e + 1) * retain + min(e + 1, config.forget_epochs) * forget for e in range(config.epochs)]
+
+
+@method("scrub", Scrub, family="distillation", reads="retain, forget", paper="kurmanji2023")
+def scrub(model, split, config: Scrub, run) -> Program:
+    teacher = targets_of(model, split, torch.arange(len(split.train)), run, config.temperature)
+    steps = _ends(split, config)[-1] if config.epochs else 0
+    return Program(model, _batches(split, config, run, teacher), config.recipe(), steps)
+
+
+class _Rewind(Part):
+    """Keeps the student at the end of each epoch with its error on the forget set, and picks one."""
+
+    def __init__(self, split, ends: list[int], tally: Tally):
+        self._split, self._ends, self._tally = split, set(ends), tally
+        self._kept: list[tuple[float, dict[str, Tensor]]] = []
+
+    def _wrong(self, model: nn.Module, examples) -> Tensor:
+        return (predict(model, examples, tally=self._tally).argmax(1) != examples.labels).float()
+
+    def after_step(self, model: nn.Module, step: int) -> bool:
+        if step + 1 in self._ends:
+            error = self._wrong(model, self._split.forget).mean().item()
+            self._kept.append((error, copy.deepcopy(model.state_dict())))
+        return False
+
+    def rewound(self, model: nn.Module) -> nn.Module:
+        held_out = self._split.validation
+        wanted = matched_mean(self._wrong(model, held_out), held_out.labels, self._split.forget.labels)
+        if self._kept:  # of two equally near the later one, which is the better repaired
+            _, state = min(reversed(self._kept), key=lambda kept: abs(kept[0] - wanted))
+            model.load_state_dict(state)
+        return model
+
+
+@method("scrub_r", Scrub, family="distillation", reads="retain, forget", paper="kurmanji2023")
+def scrub_r(model, split, config: Scrub, run) -> Program:
+    program = scrub(model, split, config, run)
+    if not torch.isin(split.validation.labels, split.forget.labels).any():
+        raise ValueError("scrub_r needs validation examples of the forgotten classes: split with a validation part")
+    rewind = _Rewind(split, _ends(split, config), run.tally)
+    return Program(model, program.batches, program.recipe, program.steps, (rewind,), rewind.rewound)

@@ -1,0 +1,196 @@
+"""Audits of many models at once, in the tidy schema: distributions for one forget set, and the state matrix.
+
+Two designs that must not be compared with each other. `ensemble_audit` has one forget set and many seeds: unlearned
+against retrained models, example by example. `shadow_audit` has a state matrix, in which every model has a forget set
+of its own, and attacks with U-LiRA; its game B is the headline of a verdict.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from unlearnlib.audit.epsilon import epsilon_from_scores
+from unlearnlib.audit.forgetting_quality import DELTA, forgetting_quality, forgetting_quality_null
+from unlearnlib.audit.klom import klom, klom_null
+from unlearnlib.audit.lira import lira
+from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.state import FORGET, NEVER, check_state
+from unlearnlib.audit.streisand import advantage, tail_mass
+from unlearnlib.audit.tidy import NAN, Estimate, row, table
+from unlearnlib.seeding import numpy_generator
+
+FEWEST = 8  # unlearned models, and pairs of oracles, below which distributions are not compared
+FEWEST_BINNED = 50  # below it the published KLoM is all noise floor
+TAIL = 0.05
+TPR_AT = (0.001, 0.01, 0.1)
+
+
+def ensemble_estimates(unlearned, oracles, *, subset: str, seed: int = 0) -> list[tuple[Estimate, list[Estimate]]]:
+    """Estimates from margins [models, examples] of unlearned and retrained models, each with the same under the null.
+
+    Everything that depends on the number of models uses n against n, n = min(unlearned, oracles / 2), and its null n
+    oracles against n others over random splits. Empty where n is below FEWEST.
+    """
+    u, o = as_array(unlearned, np.float64), as_array(oracles, np.float64)
+    n = min(len(u), len(o) // 2)
+    if n < FEWEST:
+        return []
+    rng = numpy_generator(seed, "ensemble", subset)
+    some = u[np.sort(rng.permutation(len(u))[:n])]
+    splits = [rng.permutation(len(o)) for _ in range(5)]
+    halves = [(o[i[:n]], o[i[n : 2 * n]]) for i in splits]
+    base = dict(game="A", subset=subset, n_models=n, n_examples=u.shape[1], shadow_k=n)
+    found: list[tuple[Estimate, list[Estimate]]] = []
+
+    def add(audit: str, statistic: str, value: float, null, direction: str = "lower", **more) -> None:
+        def estimate(v) -> Estimate:
+            settings = {**base, "direction": direction, "target": "retrain", **more}
+            return Estimate(audit=audit, statistic=statistic, value=float(v), **settings)
+
+        found.append((estimate(value), [estimate(v) for v in null]))
+
+    for estimator in ("binned", "gaussian", "ks"):
+        few = estimator == "binned" and n < FEWEST_BINNED
+        reason = f"{n} models: the binned estimate needs {FEWEST_BINNED} to rise above its floor" if few else ""
+        own, null = klom(some, halves[0][0], estimator=estimator), klom_null(o, estimator=estimator, n=n, seed=seed)
+        name, more = f"KLoM ({estimator})", dict(valid=not few, reason=reason)
+        add(name, "mean", own.mean, null.means, **more)
+        add(name, "P95", own.p95, null.p95s, **more)
+
+    own = advantage(some, halves[0][0])
+    null = [advantage(a, b) for a, b in halves]
+    for statistic, measure in (("median", np.median), ("P95", _p95), ("max", np.max)):
+        add("per-example advantage", statistic, measure(own), [measure(v) for v in null])
+    add("per-example advantage", "share above null P95", (own > _p95(np.concatenate(null))).mean(), [])
+
+    if subset == "forget":
+        quality = forgetting_quality(some, halves[0][0]).quality
+        floor = forgetting_quality_null(o, n=n, seed=seed)
+        add("forgetting quality", "F", quality, floor, "higher", delta=DELTA)
+        # one of the examples leaks this much, at 95% for all of them together; two-sided
+        confidence = 1 - 0.05 / u.shape[1]
+        bound = max(epsilon_from_scores(s, t, DELTA, confidence) for s, t in zip(u.T, o.T, strict=True))
+        add("epsilon", "certified lower bound, max", bound, [], delta=DELTA, ci_method="Clopper-Pearson, Bonferroni")
+    if len(o) // 2 >= round(1 / TAIL) - 1:
+        tails = tail_mass(u, o, q=TAIL, seed=seed)
+        for side, label in (("below", "mass below q05"), ("above", "mass above q95")):
+            mass, null_value, excess = getattr(tails, side), getattr(tails, f"null_{side}"), tails.excess(side)
+            ends = dict(low=null_value + excess.low, high=null_value + excess.high, ci_method=excess.method)
+            add("Streisand", label, mass, [null_value], "target", **{**ends, "n_models": len(u)})
+    return found
+
+
+def ensemble_audit(
+    unlearned, oracles, *, subset: str = "forget", tags: Mapping[str, object] | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """`ensemble_estimates` as tidy rows. `unlearned` and `oracles` are margins [models, examples] of one subset."""
+    found = ensemble_estimates(unlearned, oracles, subset=subset, seed=seed)
+    described = {**dict(tags or {}), "seed_eval": seed}
+    return table([row(e, retrained=null, tags=described) for e, null in found])
+
+
+def shadow_audit(
+    scores,
+    state,
+    *,
+    parents=None,
+    retrained=None,
+    variance: str = "shared",
+    tags: Mapping[str, object] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """U-LiRA on a state matrix, as tidy rows: game B, the harm to retained examples, and game A with `retrained`.
+
+    `scores`, `retrained` are margins [models, examples] under the design `state` [models, examples]; see `lira.lira`.
+    With `retrained` (row m without the forget set of row m) the same games run on the retrained models give the null.
+    """
+    described = {**dict(tags or {}), "seed_eval": seed}
+    settings = dict(parents=parents, variance=variance)
+    rows = []
+    for game in ("B", "retain", "A") if retrained is not None else ("B", "retain"):
+        attack = lira(scores, state, game=game, retrained=retrained if game == "A" else None, **settings)
+        null, failed = [], ""
+        if retrained is not None and game != "A":
+            control = lira(retrained, state, game=game, **settings)
+            null, failed = _lira_estimates(control, game), _fails_its_null(control, game)
+        for e in _lira_estimates(attack, game):
+            e = replace(e, valid=False, reason=failed) if failed else e
+            same = [n for n in null if n.key == e.key]
+            band = {"null_lo": same[0].low, "null_hi": same[0].high} if same else {}
+            rows.append({**row(e, retrained=same, tags=described), **band})
+    code = check_state(state)
+    own, control = (None if s is None else _shift(s, code) for s in (scores, retrained))
+    rows.append(row(own, retrained=[] if control is None else [control], tags=described))
+    return table(rows)
+
+
+def _shift(scores, code: np.ndarray) -> Estimate:
+    """Mean over examples of (mean forgotten - mean never seen) / sd. The AUC of U-LiRA has no sign; this has."""
+    s = as_array(scores, np.float64)
+    s = s if s.ndim == 2 else s.mean(2)
+    sides = [np.where(code == which, s, np.nan) for which in (FORGET, NEVER)]
+    both = [(side.shape[0] - np.isnan(side).sum(0) > 1) for side in sides]
+    f, n = (side[:, both[0] & both[1]] for side in sides)
+    sd = np.sqrt((np.nanvar(f, axis=0, ddof=1) + np.nanvar(n, axis=0, ddof=1)) / 2)
+    d = (np.nanmean(f, axis=0) - np.nanmean(n, axis=0)) / np.maximum(sd, 1e-12)
+    half = 1.96 * d.std(ddof=1) / np.sqrt(len(d))
+    ends = dict(low=float(d.mean() - half), high=float(d.mean() + half), ci_method="normal over examples")
+    sizes = dict(n_models=len(s), n_examples=len(d), target="0")
+    return Estimate("U-LiRA", "B", "forget", "shift", float(d.mean()), **ends, **sizes)
+
+
+def _fails_its_null(control, game: str) -> str:
+    """In game B a retrained model knows neither side, so an attack that tells them apart has a defect of its own."""
+    low, high = (control.interval(0.99).low, control.interval(0.99).high)
+    if game != "B" or low <= 0.5 <= high:
+        return ""
+    return f"the attack fails its null: AUC {control.auc:.3f} on retrained models, which saw neither side"
+
+
+def _lira_estimates(attack, game: str) -> list[Estimate]:
+    r, interval = attack.roc, attack.interval()
+    base = dict(
+        audit="U-LiRA",
+        game="A" if game == "A" else "B",
+        subset="retain" if game == "retain" else "forget",
+        target="0.5",
+        n_models=len(attack.scores),
+        n_examples=attack.scores.shape[1],
+        n_pos=r.n_members,
+        n_neg=r.n_nonmembers,
+        shadow_k=float(np.median(attack.used.sum(0)) / 2),
+        variance_mode=attack.variance,
+        threshold_source="shadow models",
+    )
+    result = [
+        Estimate(statistic="AUC", value=r.auc, low=interval.low, high=interval.high, ci_method=interval.method, **base)
+    ]
+    for alpha in TPR_AT:
+        if r.n_nonmembers * alpha >= 10:
+            result.append(
+                Estimate(
+                    statistic="TPR",
+                    value=r.tpr_at(alpha),
+                    alpha=alpha,
+                    **{**base, "direction": "lower", "target": "retrain"},
+                )
+            )
+    own = attack.example_advantage[~np.isnan(attack.example_advantage)]
+    for statistic, measure in (("advantage median", np.median), ("advantage P95", _p95), ("advantage max", np.max)):
+        state = {} if len(own) else dict(valid=False, reason="too few models for an attack on single examples")
+        value = float(measure(own)) if len(own) else NAN
+        result.append(
+            Estimate(statistic=statistic, value=value, **{**base, "direction": "lower", "target": "0", **state})
+        )
+    ratio = attack.sigma_ratio[np.isfinite(attack.sigma_ratio)]
+    if len(ratio):
+        result.append(
+            Estimate(statistic="sigma ratio median", value=float(np.median(ratio)), **{**base, "target": "retrain"})
+        )
+    return result
+
+
+def _p95(values) -> float:
+    return float(np.quantile(values, 0.95))

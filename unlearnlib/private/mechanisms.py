@@ -1,0 +1,90 @@
+"""Noise mechanisms, and how far one example can move the minimiser of a strongly convex loss.
+
+    Laplace       q + b, density prop. to exp(-||b||_1/scale)    (Delta_1/scale, 0)-DP
+    gamma norm    q + b, density prop. to exp(-||b||_2/scale)    (Delta_2/scale, 0)-DP; mean norm d * scale
+    Gaussian      q + N(0, sigma^2 I)                            (epsilon, delta)-DP for sigma from `classic_sigma`,
+                                                                 Delta_2 sqrt(2 ln(1.25/delta))/epsilon, or the smaller
+                                                                 `accounting.gaussian_sigma` (analytic)
+
+The draws are floating-point samples from torch generators. They are reproducible, which is their purpose, and not
+cryptographically secure: an adversary who knows the seed, or who exploits the gaps of floating-point numbers, is
+outside the guarantee.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from unlearnlib.private.learner import check_budget, check_choice, check_positive
+
+RELATIONS = ("replace", "delete", "delete-fixed")
+
+
+def laplace(value: Tensor, sensitivity: float, epsilon: float, rng: torch.Generator) -> Tensor:
+    """value + Laplace noise of scale sensitivity/epsilon per entry; `sensitivity` is in the L1 norm."""
+    check_positive(sensitivity=sensitivity, epsilon=epsilon)
+    first, second = (torch.empty_like(value).exponential_(generator=rng) for _ in range(2))
+    return value + (first - second) * (sensitivity / epsilon)
+
+
+def gaussian(value: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
+    """value + N(0, sigma^2) per entry."""
+    if not sigma >= 0:
+        raise ValueError(f"sigma must be at least 0, not {sigma!r}")
+    noise = torch.randn(value.shape, generator=rng, dtype=value.dtype, device=value.device)
+    return value + sigma * noise
+
+
+def gamma_norm(value: Tensor, scale: float, rng: torch.Generator) -> Tensor:
+    """value + b with density proportional to exp(-||b||_2/scale): a uniform direction, a Gamma(d, scale) length."""
+    check_positive(scale=scale)
+    direction = torch.randn(value.shape, generator=rng, dtype=value.dtype)
+    length = torch.empty(value.numel(), dtype=torch.float64).exponential_(generator=rng).sum()  # Gamma(d) for whole d
+    return value + direction * (scale * length / torch.linalg.vector_norm(direction))
+
+
+def classic_sigma(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:
+    """sensitivity * sqrt(2 ln(1.25/delta))/epsilon, sufficient for epsilon <= 1 only; a ValueError above."""
+    check_budget(epsilon, delta)
+    if epsilon > 1:
+        raise ValueError(f"the classic calibration holds for epsilon <= 1, not {epsilon}: use gaussian_sigma")
+    return sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
+
+
+def erm_sensitivity(
+    n: int, strong_convexity: float, lipschitz: float = 1.0, relation: str = "delete", removed: int = 1
+) -> float:
+    """Bound on the L2 distance between the minimisers on neighbouring data, for `removed` = k examples.
+
+    F(w) = (1/n) sum_i loss_i(w) + lam/2 ||w||^2, each loss convex and L-Lipschitz, lam = `strong_convexity`:
+
+        "replace"        2 k L/(n lam)
+        "delete"         2 k L/((n-k) lam)      the mean is taken over the n-k that remain
+        "delete-fixed"   k L/(n lam)            the sum is still divided by n
+
+    At the minimiser of one problem the gradient of the other is (for "delete") -(k lam w + sum_F grad loss)/(n-k),
+    of norm at most 2kL/(n-k), and lam-strong convexity divides by lam (Chaudhuri et al. 2011, key chaudhuri2011).
+    """
+    check_choice("relation", relation, RELATIONS)
+    check_positive(n=n, strong_convexity=strong_convexity, lipschitz=lipschitz, removed=removed)
+    if removed >= n:
+        raise ValueError(f"cannot remove {removed} of {n} examples: keep at least one")
+    if relation == "delete":
+        return 2 * removed * lipschitz / ((n - removed) * strong_convexity)
+    return (1 if relation == "delete-fixed" else 2) * removed * lipschitz / (n * strong_convexity)
+
+
+def leave_one_out_distances(fit: Callable[[Tensor], Tensor], n: int, indices: Iterable[int]) -> Tensor:
+    """||fit(all) - fit(all but i)||_2 for each i in `indices`: the sensitivity as it is, to hold against its bound.
+
+    `fit` maps a bool mask [n] of kept examples to weights of any one shape. Deterministic fits only.
+    """
+    everything = torch.ones(n, dtype=torch.bool)
+    reference, distances = fit(everything), []
+    for i in indices:
+        keep = everything.clone()
+        keep[i] = False
+        distances.append(torch.linalg.vector_norm(fit(keep) - reference))
+    return torch.stack(distances)

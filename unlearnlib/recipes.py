@@ -1,0 +1,56 @@
+"""Which network suits a data set, and how it is trained: defaults that were chosen on validation accuracy alone.
+
+A recipe is part of an experiment: the original and the retrained models must share it, or the gap between them
+measures the schedule. `recipe_for` is what `study.Setting` uses where no recipe is given.
+"""
+
+from unlearnlib.training import Recipe
+
+_MODELS = {
+    "digits": "mlp",
+    "mnist5k": "mlp",
+    "mnist": "cnn",
+    "fashion_mnist": "cnn",
+    "cifar10": "resnet_bn",
+    "cifar100": "resnet_bn",
+    "imagenette": "resnet_bn",
+    "cartoon_faces": "cnn",
+    "lfw": "resnet_bn",
+    "olivetti": "cnn",
+}
+
+_PICTURES = Recipe(epochs=20, batch_size=128, lr=4e-3, weight_decay=5e-3, augment="flip-crop")
+_FACES = Recipe(epochs=20, batch_size=64, lr=2e-3, weight_decay=5e-3, augment="flip")
+
+_RECIPES = {
+    ("digits", "mlp"): Recipe(epochs=20, batch_size=64, lr=5e-3),
+    ("digits", "cnn"): Recipe(epochs=10, batch_size=64, lr=4e-3),
+    ("mnist5k", "mlp"): Recipe(epochs=30, batch_size=128, lr=2e-3),
+    ("mnist5k", "cnn"): Recipe(epochs=6, batch_size=64, lr=4e-3),
+    ("mnist", "mlp"): Recipe(epochs=10, batch_size=256, lr=2e-3),
+    ("mnist", "cnn"): Recipe(epochs=5, batch_size=256, lr=4e-3),
+    ("fashion_mnist", "mlp"): Recipe(epochs=10, batch_size=256, lr=2e-3),
+    ("fashion_mnist", "cnn"): Recipe(epochs=8, batch_size=256, lr=4e-3, augment="flip"),
+    ("cartoon_faces", "mlp"): Recipe(epochs=15, batch_size=64, lr=2e-3),
+    ("cartoon_faces", "cnn"): Recipe(epochs=12, batch_size=64, lr=3e-3),
+    ("olivetti", "cnn"): Recipe(epochs=30, batch_size=32, lr=2e-3),
+}
+_FAMILIES = {"cifar10": _PICTURES, "cifar100": _PICTURES, "imagenette": _PICTURES, "lfw": _FACES, "olivetti": _FACES}
+
+# For data and networks that nobody has tried here: short enough to look at, long enough to learn.
+_UNKNOWN = Recipe(epochs=15, batch_size=64, lr=2e-3)
+
+
+def model_for(dataset: str) -> str:
+    """The network that suits a data set; "cnn" for data that are not in this file."""
+    return _MODELS.get(_kind(dataset), "cnn")
+
+
+def recipe_for(dataset: str, model: str) -> Recipe:
+    """How `model` is trained on `dataset` (their names); a plain default for pairs that are not in this file."""
+    kind = _kind(dataset)
+    return _RECIPES.get((kind, model), _FAMILIES.get(kind, _UNKNOWN))
+
+
+def _kind(dataset: str) -> str:
+    return str(dataset).partition(":")[0]

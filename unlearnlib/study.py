@@ -1,0 +1,251 @@
+"""Studies: grids of settings, methods and seeds, audited, as one tidy table.
+
+    grid = Grid([Setting("mnist5k")], ["finetune", "scrub"], seeds=range(3))
+    rows = run(grid, folder="runs/first", workers=2)
+    table = summary(rows)
+
+For every setting and seed the candidates are the original, the retrained model ("retrain"), one more retraining from
+another seed ("retrain, other seed": the null) and each method. A candidate is audited against the retrained models of
+all seeds and paired with that of its own seed; the retrained model itself, against those of the other seeds.
+
+The rows are the same, wall seconds apart, for any number of workers and however often the run was interrupted: a cell
+depends on its own arguments, its rows are stored the moment they are there, and their order is that of the grid.
+"""
+
+import contextlib
+import functools
+import importlib
+import logging
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from unlearnlib import cache, settings, training
+from unlearnlib import cluster as machines
+from unlearnlib.audit import tidy
+from unlearnlib.audit.battery import battery
+from unlearnlib.cluster import Failed, Job
+from unlearnlib.grids import BASELINES, Candidate, Cell, Grid, Model
+from unlearnlib.settings import NULL, ORIGINAL, RETRAIN, Setting, original, originals, retrained, retraineds, unlearned
+
+__all__ = [
+    "BASELINES",
+    "NULL",
+    "ORIGINAL",
+    "RETRAIN",
+    "Candidate",
+    "Cell",
+    "Grid",
+    "Model",
+    "Setting",
+    "original",
+    "originals",
+    "retrained",
+    "retraineds",
+    "run",
+    "summary",
+    "unlearned",
+]
+
+_log = logging.getLogger(__name__)
+_SAY_EVERY = 30.0  # seconds between two lines of progress in a log
+
+
+def run(
+    grid: Grid,
+    *,
+    folder: str | Path | None = None,
+    workers: int = 0,
+    cluster: str | None = None,
+    resources: Mapping[str, float] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train, unlearn and audit a grid; tidy rows in the schema of `audit.tidy`.
+
+    folder      where the rows of each cell are kept, and all of them in the end as results.parquet. Without it they
+                are kept in the cache. A run that was killed goes on from there
+    workers     processes of one thread each; 0 runs everything in this one
+    cluster     address ("tcp://...") or scheduler file of a dask cluster to run on instead
+    resources   what a job takes of a dask worker's resources, as {"GPU": 1}
+    progress    a bar on a terminal; elsewhere a line in the log (level INFO) every half minute
+
+    A cell that fails gives one row with `valid_flag` false and the reason, and the rest goes on. A method that
+    diverges is a result and is kept; any other failure is tried again by the next run.
+    """
+    with ExitStack() as context:
+        context.enter_context(machines.one_thread())
+        if cluster is not None:
+            context.enter_context(cache.assuming(_agreed(cluster)))
+        if cache.store() is None:  # switched off: what cells share is kept for as long as the run lasts
+            shared = context.enter_context(tempfile.TemporaryDirectory(prefix="unlearn-"))
+            context.enter_context(cache.using(Path(shared)))
+        kept = cache.store() if folder is None else cache.Store(folder)
+        todo, address_of = grid.cells(), functools.cache(Model.address)
+        if workers or cluster is not None:
+            _check_portable(todo)
+        addresses = {cell.name: cell.address(address_of) for cell in todo}
+        found = {name: None if address is None else kept.read(address) for name, address in addresses.items()}
+        missing = {cell.name: cell for cell in todo if found[cell.name] is None}
+        jobs = _jobs(missing.values(), addresses, address_of, None if cluster is not None else cache.folder())
+        ended = machines.execute(jobs, workers=workers, cluster=cluster, resources=resources)
+        for name, result in _with_progress(ended, len(jobs), progress):
+            if name in missing:
+                found[name] = _received(missing[name], addresses[name], result, kept)
+        table = pd.concat([found[cell.name].value for cell in todo], ignore_index=True)
+        if folder is not None:
+            cache.write_table(Path(folder) / "results.parquet", table)
+        return table
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """`audit.tidy.summarise` with the null of these studies: means over training seeds, intervals, gaps."""
+    return tidy.summarise(rows, null_method=NULL)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a job is told: the model to make or the cell to audit, its address, and where the shared store is."""
+
+    work: Model | Cell
+    address: str | None
+    home: str  # the module that registers the method
+    store: Path | None  # None on a cluster: each worker has its own, and what it made is sent along
+
+
+def _jobs(missing: Iterable[Cell], addresses: Mapping, address_of, store: Path | None) -> list[Job]:
+    """Models before the cells that need them; a model without an address is made inside its cell."""
+    jobs: dict[str, Job] = {}
+    for cell in missing:
+        models = [model for model in cell.needs if address_of(model) is not None]
+        for model in models:
+            needs = () if model.is_baseline else (model.start.name,)
+            for one in (model,) if model.is_baseline else (model.start, model):
+                order = _Order(one, address_of(one), one.candidate.home, store)
+                jobs.setdefault(one.name, Job(one.name, _make, order, () if one is not model else needs))
+        order = _Order(cell, addresses[cell.name], cell.model.candidate.home, store)
+        jobs[cell.name] = Job(cell.name, _audited, order, tuple(model.name for model in models), kept=True)
+    return list(jobs.values())
+
+
+def _make(order: _Order, needed: Mapping[str, object]):
+    """Make a model so that the store has it; on a cluster return what the store has, for jobs on other machines."""
+    failed = next((result for result in needed.values() if isinstance(result, Failed)), None)
+    if failed is not None:
+        return failed
+    with _prepared(order, needed):
+        order.work.made()
+        return None if order.store is not None else (order.address, cache.store().packed(order.address))
+
+
+def _audited(order: _Order, needed: Mapping[str, object]):
+    """The rows of a cell. Oracles that diverged are left out; anything else that is missing is the cell's end."""
+    cell = order.work
+    failed = {m: needed[m.name] for m in cell.needs if isinstance(needed.get(m.name), Failed)}
+    for model, why in failed.items():
+        if not why.lasting or model in (cell.model, cell.model.start):
+            who = "" if model == cell.model else f"{model.candidate.label}, seed {model.seed}: "
+            return Failed(f"{who}{why.reason}", why.lasting)
+    with _prepared(order, needed):
+        model, cost = cell.model.made()
+        oracles = [oracle for oracle in cell.oracles if oracle not in failed]
+        made = [oracle.made() for oracle in oracles]
+        pair = next((i for i, oracle in enumerate(oracles) if oracle.seed == cell.model.seed), None)
+        whole = cost if cell.model.candidate.method == RETRAIN else None if pair is None else made[pair][1]
+        return battery(
+            model,
+            cell.model.setting.split(),
+            oracles=[network for network, _ in made],
+            originals=[cell.model.start.made()[0]],
+            unlearned=[sibling.made()[0] for sibling in cell.siblings if sibling not in failed],
+            pair=pair,
+            cost=cost,
+            retrain_cost=whole,
+            relearning=cell.relearning,
+            rungs=cell.rungs,
+            tags=cell.tags(order.address),
+            seed=cell.model.seed,
+        )
+
+
+@contextlib.contextmanager
+def _prepared(order: _Order, needed: Mapping[str, object]) -> Iterator[None]:
+    """The store of the run, filled with what other machines made; and the certainty that this one fits."""
+    if not order.home.startswith("unlearnlib."):
+        importlib.import_module(order.home)
+    with ExitStack() as context:
+        context.enter_context(cache.using(order.store))
+        if order.address is not None and order.work.address() != order.address:
+            raise ValueError("this worker has other code, data or numerics than the process that sent the job")
+        if order.store is None:
+            if cache.store() is None:
+                context.enter_context(cache.using(_own_folder()))
+            for address, packed in filter(None, needed.values()):
+                if packed is not None:
+                    cache.store().adopt(address, packed)
+        yield
+
+
+@functools.cache
+def _own_folder() -> Path:
+    """A store for a worker whose cache is switched off; it goes with the worker."""
+    folder = tempfile.TemporaryDirectory(prefix="unlearn-")
+    _folders.append(folder)
+    return Path(folder.name)
+
+
+_folders: list[tempfile.TemporaryDirectory] = []
+
+
+def _received(cell: Cell, address: str | None, result, kept: cache.Store) -> cache.Entry:
+    """The rows of a cell that has ended, stored where they are a result."""
+    rows = _failed(cell, address, result) if isinstance(result, Failed) else result
+    tags = cell.tags(address)
+    entry = cache.Entry(rows, {"what": "rows", **{name: tags[name] for name in ("dataset", "arch", "method")}})
+    lasting = not isinstance(result, Failed) or result.lasting
+    return kept.keep(address, entry) if address is not None and lasting else cache.through_storage(entry)
+
+
+def _failed(cell: Cell, address: str | None, why: Failed) -> pd.DataFrame:
+    estimate = tidy.Estimate("run", "util", "all", "completed", 0.0, target="max", valid=False, reason=why.reason)
+    return tidy.table([tidy.row(estimate, tags={**cell.tags(address), "seed_eval": cell.model.seed})])
+
+
+def _with_progress(ended: Iterator, total: int, wanted: bool) -> Iterator:
+    """The same items; a bar on a terminal, a line in the log now and then elsewhere."""
+    started = said = time.monotonic()
+    with contextlib.closing(ended), training.progress_bar(total, wanted, unit="job") as bar:
+        for done, item in enumerate(ended, 1):
+            yield item
+            bar.update()
+            now = time.monotonic()
+            if wanted and bar.disable and now - said > _SAY_EVERY:
+                left = (now - started) / done * (total - done)
+                _log.info("%d of %d jobs done, about %.0f minutes left", done, total, left / 60)
+                said = now
+
+
+def _check_portable(todo: Sequence[Cell]) -> None:
+    for cell in todo:
+        if cell.model.candidate.home == "__main__":
+            method = cell.model.candidate.method
+            raise ValueError(f"{method} is defined in a notebook or script: put it in a module, or run with workers=0")
+
+
+def _agreed(address: str) -> Mapping[str, object]:
+    """The numerics of a cluster whose workers have the same code and versions as this process."""
+    theirs, ours = machines.agreed(address, _signature), _signature()
+    for what in ("code", "versions"):
+        names = sorted(n for n in {**ours[what], **theirs[what]} if ours[what].get(n) != theirs[what].get(n))
+        if names:
+            raise ValueError(f"the workers have other {what} than this process: {', '.join(names[:5])}")
+    return theirs["numerics"]
+
+
+def _signature() -> dict[str, object]:
+    code = cache.code("unlearnlib.study", "unlearnlib.registry", "unlearnlib.audit.battery")
+    return {"code": code, "versions": cache.versions(), "numerics": cache.numerics(settings.device())}
