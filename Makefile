@@ -25,7 +25,8 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(READY)  ## re-execute every chapter in place, then compile the book (about 10 minutes on two cores)
-	$(BIN)/python -m unlearnlib.runner run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
+	rm -rf _build
+	UNLEARN_CACHE=$(CURDIR)/_build/models $(BIN)/python -m unlearnlib.runner run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
 	@$(MAKE) --no-print-directory html
 
 html: $(READY)  ## compile the book from the committed outputs, without executing anything (under a minute)

@@ -12,7 +12,8 @@ from unlearnlib import models, registry, training
 from unlearnlib.data import Split
 from unlearnlib.training import Recipe
 
-NAMES = sorted(registry._HOME)
+# amnesiac takes the record of its own training, so it has tests of its own for what follows.
+NAMES = sorted(set(registry._HOME) - {"amnesiac"})
 QUICK = {
     "retrain": {"recipe": Recipe(epochs=1)},
     "dlfd": {"noise_steps": 2, "batch_size": 16, "patience": 1, "threshold": 0.0},
@@ -129,7 +130,7 @@ def test_errors_name_the_nearest(trained):
 
 def test_the_table_of_methods():
     table = ul.methods()
-    assert set(table.name) == set(NAMES) and table.paper.str.len().min() > 0
+    assert set(table.name) == set(registry._HOME) and table.paper.str.len().min() > 0
     assert table.set_index("name").loc["retrain", "guarantee"] == "exact"
 
 

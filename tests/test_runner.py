@@ -182,7 +182,10 @@ def test_an_interrupted_run_leaves_neither_kernel_nor_file(project):
     wait = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)"
     nbformat.write(notebook(["# Slow", ("n = 1", "parameters"), wait]), "notebooks/slow.ipynb")
     before = Path("notebooks/slow.ipynb").read_bytes()
-    call = [sys.executable, "-m", "unlearnlib.runner", "run", "notebooks/slow.ipynb", "--in-place"]
+    # A shell's background jobs ignore Ctrl-C and pass that on: the test may be one of them.
+    call = ["-c", "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "]
+    call[1] += "runpy.run_module('unlearnlib.runner', run_name='__main__', alter_sys=True)"
+    call = [sys.executable, *call, "run", "notebooks/slow.ipynb", "--in-place"]
     process = subprocess.Popen(call, stderr=subprocess.PIPE, start_new_session=True)
     _until(lambda: Path("notebooks/pid").exists() and Path("notebooks/pid").read_text())
     kernel = int(Path("notebooks/pid").read_text())

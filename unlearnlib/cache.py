@@ -41,7 +41,7 @@ from unlearnlib import downloads, provenance
 
 _log = logging.getLogger(__name__)
 # They move results about and do not change them.
-_CARRIERS = {"unlearnlib.cache", "unlearnlib.cluster", "unlearnlib.downloads", "unlearnlib.provenance", "unlearnlib.sources"}
+_CARRIERS = {f"unlearnlib.{name}" for name in ("cache", "cluster", "downloads", "provenance", "sources")}
 # A run says, for its own duration, which store it uses and with which numerics its workers compute.
 _used: contextvars.ContextVar[Path | None] = contextvars.ContextVar("store")
 _assumed: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("numerics")
@@ -50,6 +50,13 @@ _ORPHAN_AGE = 3600.0  # seconds after which a file without an entry is what a ki
 
 class Unkeyable(ValueError):
     """Something that is to be part of an address has no content that could be compared."""
+
+
+class _Damaged(Exception):
+    """An entry is not what was written."""
+
+    def __init__(self, why: BaseException):
+        super().__init__(" ".join(str(why).split()) or type(why).__name__)
 
 
 @dataclass(frozen=True)
@@ -155,25 +162,35 @@ class Store:
 
     def read(self, address: str) -> Entry | None:
         """The entry, or None where there is none. A damaged one is reported in one line, removed, and is none."""
+        for looked_before in (False, True):  # twice: between two looks another process may have replaced or evicted it
+            try:
+                return self._read(address)
+            except _Damaged as damage:
+                if looked_before:
+                    _log.warning("cache entry %s is damaged (%s): it is made again", address[:12], damage)
+                    self.remove(address)
+        return None
+
+    def _read(self, address: str) -> Entry | None:
         head = self._head(address)
         try:
-            about = json.loads(head.read_text(encoding="utf-8"))
-            payload = b""
-            if about["file"]:
-                payload = (head.parent / about["file"]).read_bytes()
+            text = head.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise _Damaged(error) from error
+        try:
+            about = json.loads(text)
+            payload = (head.parent / about["file"]).read_bytes() if about["file"] else b""
             checksum = about.pop("checksum")
             if checksum != _checksum(about, payload) or about["key"] != address:
                 raise ValueError("its checksum does not match")
-            entry = Entry(_decoded(Path(about["file"]).suffix, payload), about["about"])
-            os.utime(head)  # the least recently used go first
-            return entry
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            value = _decoded(Path(about["file"]).suffix, payload)
         except (ValueError, KeyError, TypeError, AttributeError, OSError, safetensors.SafetensorError) as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            _log.warning("cache entry %s is damaged (%s): it is made again", address[:12], why)
-            self.remove(address)
-            return None
+            raise _Damaged(error) from error
+        with contextlib.suppress(OSError):
+            os.utime(head)  # the least recently used go first
+        return Entry(value, about["about"])
 
     def write(self, address: str, entry: Entry) -> None:
         """Store an entry: the content first, then the head that names it, each in one step."""
@@ -346,8 +363,9 @@ def _encoded(value) -> tuple[str, bytes]:
         value.to_parquet(file, engine="pyarrow", index=False)
         return ".parquet", file.getvalue()
     if value and all(isinstance(v, Tensor) for v in value.values()):
-        # A copy of each, since tied weights share storage, which the format refuses.
-        return ".safetensors", safetensors.torch.save({n: v.detach().cpu().clone() for n, v in value.items()})
+        # A plain copy of each: the format refuses tied weights and other memory layouts.
+        plain = {n: v.detach().cpu().clone(memory_format=torch.contiguous_format) for n, v in value.items()}
+        return ".safetensors", safetensors.torch.save(plain)
     arrays = {name: np.asarray(v) for name, v in value.items()}
     if any(a.dtype.hasobject for a in arrays.values()):
         raise ValueError("arrays of objects cannot be cached without pickling: convert them to numbers or text")

@@ -114,10 +114,11 @@ def _told(job: Job, result: object) -> object:
     return result if job.kept or isinstance(result, Failed) else None
 
 
-def _begin_worker() -> None:
+def _begin_worker(environment: Mapping[str, str]) -> None:
     """Runs first in every worker process: one thread, no bars, and an end when the parent ends."""
-    torch.set_num_threads(1)
+    os.environ.update(environment)
     os.environ["TQDM_DISABLE"] = "1"
+    torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -126,8 +127,17 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin_worker)
+def _pool(workers: int, modules: Sequence[str] = ()) -> ProcessPoolExecutor:
+    """Worker processes. Where the system can, they are copies of one that has imported `modules` already.
+
+    Importing torch costs seconds a process. The process that is copied computes nothing, so no state of threads or
+    devices is copied with it.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["unlearnlib", *modules])
+    pool = ProcessPoolExecutor(workers, context, _begin_worker, (dict(os.environ),))
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool:
@@ -140,7 +150,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, object]]:
     ended: dict[str, object] = {}
     waiting, lost = list(jobs), dict.fromkeys((job.name for job in jobs), 0)
-    pool, running = _pool(workers), {}
+    modules = sorted({job.function.__module__ for job in jobs})
+    pool, running = _pool(workers, modules), {}
     try:
         while waiting or running:
             for job in _startable(waiting, ended, lost, running, workers):
@@ -164,7 +175,7 @@ def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, obje
                 broken += running.values()
                 running = {}
                 pool.shutdown(wait=False, cancel_futures=True)
-                pool = _pool(workers)
+                pool = _pool(workers, modules)
             for job in broken:
                 lost[job.name] += 1
                 if lost[job.name] < ATTEMPTS:
@@ -256,7 +267,7 @@ def _on_cluster(jobs: Sequence[Job], address: str, resources: dict) -> Iterator[
             futures[job.name] = future
             names[future.key] = job
         # A result that nobody keeps stays on the cluster, until the jobs that need it are through.
-        ends = as_completed([futures[job.name] for job in jobs])
+        ends = as_completed([futures[job.name] for job in jobs], loop=client.loop)
         futures.clear()
         for future in ends:
             job = names[future.key]

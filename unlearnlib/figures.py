@@ -124,3 +124,62 @@ def scatter_tradeoff(frame, *, x: str, y: str, size: str | None = None, x_label:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     return axes
+
+
+def verdicts(caught, values, *, rows: Sequence[str], columns: Sequence[str], axes=None):
+    """A matrix of verdicts: orange where an audit caught a candidate (`caught` [rows, columns]), blue where it let it
+    pass, with the texts `values` [rows, columns] in the cells."""
+    axes = axes or plt.subplots(figsize=(0.78 * len(columns) + 2.2, 0.34 * len(rows) + 1.3))[1]
+    shades = mpl.colors.ListedColormap([sns.light_palette(_PALETTE[0])[1], sns.light_palette(_PALETTE[3])[2]])
+    axes.pcolormesh(np.asarray(caught, float), cmap=shades, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
+    for (row, column), text in np.ndenumerate(np.asarray(values)):
+        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7.5)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=35, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    axes.set_ylim(len(rows), 0)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    sns.despine(ax=axes, left=True, bottom=True)
+    return axes
+
+
+def curves(
+    frame, *, x: str, y: str, by: str, low: str | None = None, high: str | None = None, label: str, ticks=(), axes=None
+):
+    """One line a value of `by`, over a logarithmic x; with `low` and `high` as bands."""
+    axes = axes or plt.subplots(figsize=(4.6, 3))[1]
+    names = list(dict.fromkeys(frame[by]))
+    for name in names:
+        part, drawn = frame[frame[by] == name], colour(name, names)
+        axes.plot(part[x], part[y], "o-", color=drawn, ms=4, lw=1.6, label=name)
+        if low is not None:
+            axes.fill_between(part[x], part[low], part[high], color=drawn, alpha=0.15, lw=0)
+    axes.set_xscale("log")
+    if len(ticks):
+        axes.set_xticks(ticks, [str(v) for v in ticks])
+        axes.minorticks_off()
+    axes.set_xlabel(x)
+    axes.set_ylabel(label)
+    axes.legend(fontsize=8)
+    return axes
+
+
+def design_matrix(state, *, names: Sequence[str], marked: Mapping[int, str], title: str, axes):
+    """A design [models, examples] of codes 0, 1, 2 as a chequered field; columns in `marked` are framed and named."""
+    shades = mpl.colors.ListedColormap([sns.light_palette(_PALETTE[0])[2], _PALETTE[1], "#f2f2f2"])
+    state = np.asarray(state)
+    axes.pcolormesh(state, cmap=shades, vmin=0, vmax=2, edgecolors="white", linewidth=1)
+    for column, text in marked.items():
+        axes.add_patch(plt.Rectangle((column, 0), 1, len(state), fill=False, ec="black", lw=1.8, zorder=3))
+        axes.text(column + 0.5, len(state) + 0.25, text, ha="center", va="bottom", fontsize=8)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel("examples")
+    axes.set_ylabel("models")
+    axes.set_title(title, pad=18)
+    axes.grid(False)
+    sns.despine(ax=axes, left=True, bottom=True)
+    faces = [plt.Rectangle((0, 0), 1, 1, fc=shades(k), ec="#aaaaaa") for k in range(3)]
+    axes.legend(faces, names, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=8)
+    return axes

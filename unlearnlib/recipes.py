@@ -32,7 +32,7 @@ _RECIPES = {
     ("fashion_mnist", "mlp"): Recipe(epochs=10, batch_size=256, lr=2e-3),
     ("fashion_mnist", "cnn"): Recipe(epochs=8, batch_size=256, lr=4e-3, augment="flip"),
     ("cartoon_faces", "mlp"): Recipe(epochs=15, batch_size=64, lr=2e-3),
-    ("cartoon_faces", "cnn"): Recipe(epochs=12, batch_size=64, lr=3e-3),
+    ("cartoon_faces", "cnn"): Recipe(epochs=20, batch_size=64, lr=3e-3),
     ("olivetti", "cnn"): Recipe(epochs=30, batch_size=32, lr=2e-3),
 }
 _FAMILIES = {"cifar10": _PICTURES, "cifar100": _PICTURES, "imagenette": _PICTURES, "lfw": _FACES, "olivetti": _FACES}

@@ -204,18 +204,20 @@ def descend(
     tally: Tally | None = None,
     progress: bool = False,
     parts: Sequence[Part] = (),
+    optimiser: torch.optim.Optimizer | None = None,
 ) -> nn.Module:
     """Train `model` in place on a stream of `steps` batches of `examples`, and return it.
 
     The model trains in train mode (a batch norm whose parameters are all frozen keeps its statistics) and is
-    returned in the mode it came in. `recipe.epochs` and `recipe.batch_size` are not read: the stream decides.
+    returned in the mode it came in. `recipe.epochs` and `recipe.batch_size` are not read: the stream decides. An
+    `optimiser` over the model's parameters goes on from its own state; by default a new one is made.
     """
 
     def alone(pixels: Tensor) -> Tensor:
         return model(pixels[:, 0])[:, None]
 
     with training_mode(model):
-        _loop(alone, model, examples, [batches], recipe, steps, [seed], tally, progress, parts)
+        _loop(alone, model, examples, [batches], recipe, steps, [seed], tally, progress, parts, optimiser)
     check_finite(model)
     return model
 
@@ -245,7 +247,9 @@ def descend_many(
     return result
 
 
-def _loop(logits_of, module, examples, streams, recipe, steps, seeds, tally, progress, parts=()) -> None:
+def _loop(
+    logits_of, module, examples, streams, recipe, steps, seeds, tally, progress, parts=(), optimiser=None
+) -> None:
     device = device_of(module)
     images = examples.images.to(device)
     resident = replace(examples, images=images) if images is not examples.images else examples
@@ -254,7 +258,7 @@ def _loop(logits_of, module, examples, streams, recipe, steps, seeds, tally, pro
     parameters = [p for p in module.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the model has no trainable parameter: set requires_grad on those that may change")
-    optimiser = optimiser_of(parameters, recipe)
+    optimiser = optimiser or optimiser_of(parameters, recipe)
     if recipe.channels_last:
         module.to(memory_format=torch.channels_last)
     lower = recipe.precision == "bfloat16"

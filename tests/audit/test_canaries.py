@@ -68,8 +68,10 @@ def draw(seed, n=100, classes=10, strength=0.0):
     return logits, true, planted
 
 
-def test_mislabelled_exposure_null_is_exact_for_a_biased_model():
-    z = np.array([c.mislabelled_exposure(*draw(i)).z for i in range(400)])
+@pytest.mark.parametrize("classes", [3, 10])
+def test_mislabelled_exposure_null_is_exact_for_a_biased_model(classes):
+    z = np.array([c.mislabelled_exposure(*draw(i, classes=classes)).z for i in range(400)])
+    assert z.std() == pytest.approx(1, abs=3 / np.sqrt(800))
     assert kstest(z, "norm").pvalue > 0.01
     assert np.mean(np.abs(z[:200]) > 1.96) < 0.09  # .05 + 2.6 SE of 200 repetitions
 

@@ -151,6 +151,12 @@ def test_two_sided_attack_sees_what_one_threshold_cannot():
     assert mia.two_sided_attack(a, b, seed=0).interval()[0] > 0.85
 
 
+def test_two_sided_attack_measures_from_the_unseen_median():
+    b = numpy_generator(11, "unseen").normal(size=40)
+    for far in (-10.0, 10.0):  # from the members' own median it would be 0
+        assert mia.two_sided_attack(np.full(20, far), b, seed=0).auc == 1.0
+
+
 def test_two_sided_median_is_taken_from_the_unscored_half():
     b = np.concatenate([np.zeros(10), np.full(10, 5.0)])
     r = mia.two_sided_attack(np.zeros(6), b, seed=0)

@@ -112,6 +112,14 @@ def test_advantage_of_separated_and_of_tied_scores():
         advantage(inside[:3], outside)
 
 
+def test_no_threshold_is_put_inside_a_tie():
+    inside, outside = np.zeros((200, 4)), np.zeros((200, 4))
+    for column in range(4):  # seven in ten scores tie at 0; three in ten tell the sides apart
+        rng = numpy_generator(column, "tie")
+        inside[rng.permutation(200)[:60], column], outside[rng.permutation(200)[:60], column] = 1.0, -1.0
+    assert advantage(inside, outside).mean() == pytest.approx(0.3, abs=0.05)
+
+
 def test_onion_reports_the_planted_rise_in_its_group():
     n = 300
     outside = scores(17, 400, n)

@@ -61,8 +61,8 @@ def test_noise_is_calibrated_to_the_target(threes_eights):
     phases = learner.phases(500)
     assert phases[0].sample_rate == 0.1 and phases[0].steps == 10
     assert 2.99 < accounting.spent(phases, 1e-5, "rdp").epsilon <= 3.0
-    falling = DpSgd(linear(), epochs=3, expected_batch=250, epsilon=3.0, accountant="rdp", noise_decay=0.5).phases(500)
-    assert [p.noise_multiplier / falling[0].noise_multiplier for p in falling] == pytest.approx([1, 0.5**0.5, 0.5])
+    falling = DpSgd(linear(), epochs=2, expected_batch=25, epsilon=3.0, accountant="rdp", noise_decay=0.5).phases(500)
+    assert [p.noise_multiplier / falling[0].noise_multiplier for p in falling] == pytest.approx([1, 0.5])
     assert 2.99 < accounting.spent(falling, 1e-5, "rdp").epsilon <= 3.0
 
 

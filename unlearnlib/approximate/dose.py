@@ -322,8 +322,8 @@ class _Ball(Part):
 class EarlyStop(Dose):
     """Stop when the forget set is no better known than pictures never seen: L_F >= the mean validation loss.
 
-    The validation loss is that of the start, with the classes weighted as in the forget set. L_F is measured before
-    the first step and after every `every` steps, at the cost of a forward pass over the forget set.
+    The validation loss is that of the start, with the classes weighted as in the forget set. L_F is measured after
+    every `every` steps, at the cost of a forward pass over the forget set.
     """
 
     every: int = 1

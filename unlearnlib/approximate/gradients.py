@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 from unlearnlib.models import device_of, evaluating
 from unlearnlib.training import Tally
 
-_NUMBERS = 2**25  # per-example gradients held at once: 128 MiB in float32
+_NUMBERS = 2**22  # of per-example gradients held at once: 16 MiB in float32, more is slower on a CPU
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

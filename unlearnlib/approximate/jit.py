@@ -24,7 +24,7 @@ from unlearnlib.training import minibatches, optimiser_of, progress_bar, steps_o
 @dataclass(frozen=True)
 class JiT(Descent):
     epochs: int = 1
-    lr: float = 0.01
+    lr: float = 0.1
     momentum: float = 0.0
     weight_decay: float = 0.0
     samples: int = 25  # N

@@ -22,6 +22,7 @@ from unlearnlib.training import Batch
 @dataclass(frozen=True)
 class OrthoGrad(Steps):
     epochs: int = 5  # passes over the forget set
+    lr: float = 0.02
     momentum: float = 0.0
     weight_decay: float = 0.0
     alpha: float = 0.5  # weight of the retain gradient; 1 - alpha is that of forgetting

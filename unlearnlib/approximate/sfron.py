@@ -32,10 +32,10 @@ from unlearnlib.training import Batch, Part
 @dataclass(frozen=True)
 class SFRon(Steps):
     epochs: int = 5  # passes over the retain set
-    alpha: float = 25.0  # weight of the first forgetting step
+    alpha: float = 5.0  # weight of the first forgetting step
     adaptivity: float = 0.5  # lambda
     forget_every: int = 5  # retain steps to one forgetting step
-    clip: float = 7.0  # largest norm of a forgetting gradient
+    clip: float = 1.0  # largest norm of a forgetting gradient
     slow_rate: float = 0.5
 
     def __post_init__(self):

@@ -33,7 +33,7 @@ class Unsir(Descent):
     repair_epochs: int = 1
     repair_lr: float = 0.01
     retain_fraction: float = 0.3  # of the retain set that is read
-    noise_images: int = 256  # for each forgotten class
+    noise_images: int = 64  # for each forgotten class
     noise_steps: int = 40
     noise_lr: float = 0.1
     penalty: float = 0.1

@@ -26,8 +26,8 @@ LABELS = (RESIDUAL, OVER_FORGOTTEN, DAMAGED, NOTHING_FOUND)
 # where the headline comes from, best first: (audit, game, statistic)
 HEADLINES = (
     ("U-LiRA", "B", "AUC"),
-    ("calibrated margin", "B", "AUC"),
     ("RMIA", "B", "AUC"),
+    ("calibrated margin", "B", "AUC"),
     ("loss rank", "B", "AUC"),
 )
 

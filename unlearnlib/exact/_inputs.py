@@ -1,25 +1,44 @@
-"""What the exact learners share at the door: images to matrices, and requests to checked row numbers."""
+"""What the exact learners share at the door: images to matrices, labels to targets, requests to row numbers."""
 
 import numpy as np
 import torch
 
 
+def pixels(images) -> torch.Tensor:
+    """Images [n, ...] on the CPU as float32 (uint8 divided by 255) or in the floating type that they have."""
+    images = torch.as_tensor(getattr(images, "images", images)).detach().cpu()
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
 def matrix(images) -> np.ndarray:
     """Images [n, ...] (uint8 read as 0..255 -> [0, 1], or floating) as a float64 matrix [n, features]."""
-    images = torch.as_tensor(images).detach().cpu()
+    images = torch.as_tensor(getattr(images, "images", images)).detach().cpu()
     flat = images.reshape(len(images), -1).numpy()
     return flat / 255.0 if images.dtype == torch.uint8 else flat.astype(np.float64)
 
 
+def to_logits(values: np.ndarray) -> torch.Tensor:
+    """float32 [n, classes]."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
 def class_labels(labels, n_classes: int | None = None) -> tuple[np.ndarray, int]:
     """Labels [n] as int64 and the number of classes, by default the largest label + 1."""
-    labels = torch.as_tensor(labels).detach().cpu().numpy().astype(np.int64)
-    if labels.ndim != 1 or not len(labels):
-        raise ValueError(f"labels must be a non-empty vector, not of shape {labels.shape}")
-    known = int(labels.max()) + 1
-    if labels.min() < 0 or (n_classes is not None and known > n_classes):
-        raise ValueError(f"labels must lie in 0..{(n_classes or known) - 1}; found {labels.min()}..{labels.max()}")
-    return labels, n_classes or known
+    labels = np.array(labels.cpu() if torch.is_tensor(labels) else labels)
+    if labels.ndim != 1 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be a non-empty vector of integers, not {labels.dtype} of shape {labels.shape}")
+    classes = int(labels.max()) + 1 if n_classes is None else n_classes
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must lie in 0..{classes - 1}; found {labels.min()}..{labels.max()}")
+    return labels.astype(np.int64), classes
+
+
+def coded(labels: np.ndarray, classes: int, targets: str) -> np.ndarray:
+    """Class targets [n, classes]: "onehot" (0 and 1) or "signed" (-1 and 1)."""
+    if targets not in ("onehot", "signed"):
+        raise ValueError(f'targets must be "onehot" or "signed", not {targets!r}')
+    onehot = np.eye(classes)[labels]
+    return onehot if targets == "onehot" else 2 * onehot - 1
 
 
 def rows_to_forget(indices, alive: np.ndarray) -> np.ndarray:

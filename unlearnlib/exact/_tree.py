@@ -89,14 +89,14 @@ class Work(NamedTuple):
     left: np.ndarray  # int64 [classes]
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def _mix64(x):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def _mix32(x):
     x = np.uint32(x ^ (x >> np.uint32(16)))
     x = np.uint32(x * np.uint32(0x85EBCA6B))
@@ -105,20 +105,20 @@ def _mix32(x):
     return np.uint32(x ^ (x >> np.uint32(16)))
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def derive(key, label):
     """The random stream `label` below the stream `key`."""
     return _mix64(key + GOLDEN * (np.uint64(label) + np.uint64(1)))
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def priority(code, key):
     """Keyed bijection of 32-bit codes: distinct values never tie, so the smallest few are a uniform sample."""
     mixed = _mix32(np.uint32(code ^ np.uint32(key & np.uint64(0xFFFFFFFF))))
     return _mix32(np.uint32(mixed ^ np.uint32(key >> np.uint64(32))))
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def _below(values, code):
     """How many of the sorted, padded `values` are smaller than `code`."""
     position = 0
@@ -130,7 +130,7 @@ def _below(values, code):
     return position
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _draw(column, n, wanted, key, values, equal, gaps, w):
     """Candidate thresholds of one attribute: the `wanted` observed values of smallest priority, sorted by value.
 
@@ -187,18 +187,18 @@ def _draw(column, n, wanted, key, values, equal, gaps, w):
     return found
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def _random(tree, node, s):
     return tree.nodes[node].depth < s.random_depth
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def _wanted(tree, node, s):
     """Candidates per attribute; a random node needs only the first, unless small leaves may rule it out."""
     return 1 if _random(tree, node, s) and s.min_leaf == 1 else s.n_thresholds
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _survey(tree, data, node, n, slot, s, w):
     """Fill `slot` with the statistics of `node`, whose living rows are in `w.rows[:n]`.
 
@@ -242,7 +242,7 @@ def _survey(tree, data, node, n, slot, s, w):
         tree.found[slot, q] = 0
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _choose(tree, node, n, slot, s, w):
     """The split of `node` from the statistics in `slot`: (attribute, threshold), attribute -1 if none is admissible.
 
@@ -282,7 +282,7 @@ def _choose(tree, node, n, slot, s, w):
     return attribute, threshold
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _pack(tree, data, node, w):
     """Copy the living rows of `node` and their labels to scratch; returns how many."""
     n = 0
@@ -295,7 +295,7 @@ def _pack(tree, data, node, w):
     return n
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _terminal(tree, node, n, s):
     pure = False
     for c in range(tree.counts.shape[1]):
@@ -303,19 +303,19 @@ def _terminal(tree, node, n, s):
     return pure | (tree.nodes[node].depth >= s.max_depth) | (n < 2 * s.min_leaf)
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def _push(free, item):
     free[0] += 1
     free[free[0]] = item
 
 
-@njit(cache=False, inline="always")
+@njit(cache=True, inline="always")
 def _pop(free):
     free[0] -= 1
     return free[free[0] + 1]
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _prune(tree, node, w):
     """Return the descendants of `node` to the free lists."""
     top = -1
@@ -341,7 +341,7 @@ def _prune(tree, node, w):
             top += 2
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _make_leaf(tree, node, w):
     _prune(tree, node, w)
     if tree.nodes[node].slot >= 0:
@@ -351,9 +351,10 @@ def _make_leaf(tree, node, w):
     tree.nodes[node].threshold = HIGHEST  # what `_choose` answers where there is no split
 
 
-@njit(cache=False, error_model="numpy")
-def _grow(tree, data, node, known, attribute, threshold, s, w, counters):
-    """Build the subtree of `node` from its living examples; its own split and statistics may be `known` already."""
+@njit(cache=True, error_model="numpy")
+def _grow(tree, data, node, attribute, threshold, s, w, counters):
+    """Build the subtree of `node` from its living examples; its split is given unless `attribute` is negative."""
+    known = attribute >= 0
     _prune(tree, node, w)
     n = _pack(tree, data, node, w)
     start = tree.nodes[node].start
@@ -422,7 +423,7 @@ def _grow(tree, data, node, known, attribute, threshold, s, w, counters):
             w.spare[top] = child
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _strike(values, equal, gaps, found):
     """Strike vanished values from a list that holds every value but the largest; returns how many are left."""
     classes = gaps.shape[1]
@@ -445,7 +446,7 @@ def _strike(values, equal, gaps, found):
     return keep
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _subtract(tree, data, node, doomed, low, high, s, w):
     """Take the rows `doomed[low:high]` out of the cached statistics of `node`.
 
@@ -475,7 +476,7 @@ def _subtract(tree, data, node, doomed, low, high, s, w):
     return any_lost
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _repair(tree, data, node, n, s, w, counters):
     """Replace the invalid candidates of the attributes in `w.lost`.
 
@@ -503,7 +504,7 @@ def _repair(tree, data, node, n, s, w, counters):
         _survey(tree, data, node, n, slot, s, w)
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _delete(tree, data, doomed, s, w, counters):
     """Delete the rows `doomed` (reordered in place; already dead in `data`) in one pass from the root."""
     scratch = tree.considered.shape[0] - 1
@@ -515,7 +516,7 @@ def _delete(tree, data, doomed, s, w, counters):
         counters[UPDATED] += 1
         for i in range(low, high):
             tree.counts[node, data.labels[doomed[i]]] -= 1
-        n = 0
+        n = np.int64(0)  # typed: a literal would compile every callee twice
         for c in range(tree.counts.shape[1]):
             n += tree.counts[node, c]
         if _terminal(tree, node, n, s):
@@ -538,7 +539,9 @@ def _delete(tree, data, doomed, s, w, counters):
             if attribute < 0:
                 _make_leaf(tree, node, w)
             else:
-                _grow(tree, data, node, True, attribute, threshold, s, w, counters)
+                if (slot == scratch) & (n > s.cached_above):  # was a large leaf: let it get a slot of its own
+                    attribute = np.int64(-1)
+                _grow(tree, data, node, attribute, threshold, s, w, counters)
             continue
         if attribute < 0:
             continue
@@ -555,7 +558,7 @@ def _delete(tree, data, doomed, s, w, counters):
                 w.stack[top, 0], w.stack[top, 1], w.stack[top, 2] = tree.nodes[node].child + side, first, end
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def _tree(f, t):
     return Trees(
         f.order[t], f.nodes[t], f.counts[t], f.free_nodes[t], f.free_slots[t],
@@ -563,7 +566,7 @@ def _tree(f, t):
     )  # fmt: skip
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def update(forest, data, rows, fresh, s, w, counters):
     """Grow every tree from its root (`fresh`), or else delete `rows` from every tree.
 
@@ -575,13 +578,13 @@ def update(forest, data, rows, fresh, s, w, counters):
     for t in range(forest.order.shape[0]):
         before = counters[RETRAINED]
         if fresh:
-            _grow(_tree(forest, t), data, np.int64(0), False, np.int64(-1), HIGHEST, s, w, counters)
+            _grow(_tree(forest, t), data, np.int64(0), np.int64(-1), HIGHEST, s, w, counters)
         else:
             _delete(_tree(forest, t), data, doomed, s, w, counters)
         counters[TREES] += counters[RETRAINED] > before
 
 
-@njit(cache=False, error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def predict(forest, codes):
     """Mean over trees of the class frequencies in the leaves that `codes` [m, features] fall into: [m, classes]."""
     trees, classes = forest.order.shape[0], forest.counts.shape[2]

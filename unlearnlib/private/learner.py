@@ -30,7 +30,10 @@ class BudgetExhausted(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """Base of the learners. `state` is empty before `fit`; hyper-parameters never change."""
+    """Base of the learners. Hyper-parameters never change.
+
+    `state` is empty before `fit`; `state.training_cost` is the Cost of the last training from scratch.
+    """
 
     state: SimpleNamespace = field(init=False, repr=False, default_factory=SimpleNamespace)
     seed: int = field(default=0, kw_only=True)
@@ -74,8 +77,11 @@ class Learner:
         return self._fitted().examples[self.state.alive]
 
     def _retrain(self, keep: Tensor) -> int:
+        start = time.perf_counter()
         self.state.trainings += 1
-        return self._train(keep)
+        gradients = self._train(keep)
+        self.state.training_cost = Cost(time.perf_counter() - start, gradients)
+        return gradients
 
     def _train(self, keep: Tensor) -> int:
         """Train on the examples marked by `keep` with fresh randomness; returns gradient evaluations."""

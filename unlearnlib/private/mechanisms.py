@@ -25,24 +25,25 @@ RELATIONS = ("replace", "delete", "delete-fixed")
 def laplace(value: Tensor, sensitivity: float, epsilon: float, rng: torch.Generator) -> Tensor:
     """value + Laplace noise of scale sensitivity/epsilon per entry; `sensitivity` is in the L1 norm."""
     check_positive(sensitivity=sensitivity, epsilon=epsilon)
-    first, second = (torch.empty_like(value).exponential_(generator=rng) for _ in range(2))
-    return value + (first - second) * (sensitivity / epsilon)
+    draws = torch.empty((2, *value.shape), dtype=value.dtype, device=rng.device).exponential_(generator=rng)
+    return value + (draws[0] - draws[1]).to(value.device) * (sensitivity / epsilon)
 
 
 def gaussian(value: Tensor, sigma: float, rng: torch.Generator) -> Tensor:
     """value + N(0, sigma^2) per entry."""
     if not sigma >= 0:
         raise ValueError(f"sigma must be at least 0, not {sigma!r}")
-    noise = torch.randn(value.shape, generator=rng, dtype=value.dtype, device=value.device)
-    return value + sigma * noise
+    noise = torch.randn(value.shape, generator=rng, dtype=value.dtype, device=rng.device)
+    return value + sigma * noise.to(value.device)
 
 
 def gamma_norm(value: Tensor, scale: float, rng: torch.Generator) -> Tensor:
     """value + b with density proportional to exp(-||b||_2/scale): a uniform direction, a Gamma(d, scale) length."""
     check_positive(scale=scale)
-    direction = torch.randn(value.shape, generator=rng, dtype=value.dtype)
-    length = torch.empty(value.numel(), dtype=torch.float64).exponential_(generator=rng).sum()  # Gamma(d) for whole d
-    return value + direction * (scale * length / torch.linalg.vector_norm(direction))
+    direction = torch.randn(value.shape, generator=rng, dtype=value.dtype, device=rng.device)
+    draws = torch.empty(value.numel(), dtype=torch.float64, device=rng.device).exponential_(generator=rng)
+    length = scale * float(draws.sum())  # a sum of d exponentials is Gamma(d)
+    return value + direction.to(value.device) * (length / float(torch.linalg.vector_norm(direction)))
 
 
 def classic_sigma(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:

@@ -29,6 +29,7 @@ from unlearnlib import seeding
 from unlearnlib.data import Examples
 from unlearnlib.private.accounting import zcdp_rho
 from unlearnlib.private.learner import Learner, check_budget, check_positive
+from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_separable, network_logits
 from unlearnlib.records import Certificate
 
@@ -121,13 +122,13 @@ class NoisyFineTuning(Learner):
             model.train()
             for _ in range(self.steps):
                 batch = torch.randperm(len(retained), generator=rng)[:size]
-                images, labels = retained.pixels(batch, dtype=parameters[0].dtype), retained.labels[batch]
+                images = retained.pixels(batch, parameters[0].device, parameters[0].dtype)
+                labels = retained.labels[batch].to(images.device)
                 gradients = list(torch.autograd.grad(F.cross_entropy(model(images), labels), parameters))
                 with torch.no_grad():
                     project(gradients, self.gradient_clip)
                     for p, g in zip(parameters, gradients, strict=True):
-                        noise = torch.randn(p.shape, generator=rng, dtype=p.dtype)
-                        p.mul_(1 - self.step_size * self.decay).sub_(self.step_size * g).add_(sigma * noise)
+                        p.copy_(gaussian((1 - self.step_size * self.decay) * p - self.step_size * g, sigma, rng))
         self.state.model = model.train(mode)
         reference = "the same noisy fine-tuning on the retained examples, started from weights that never saw the rest"
         certificate = Certificate("approximate", reference, self.epsilon, self.delta)

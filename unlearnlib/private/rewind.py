@@ -10,8 +10,9 @@ retrained theta_T are within
 
     Delta = 2SG/(nL) ((1 + eta L)^{T-K} - 1) (1 + eta L)^K,
 
-and sigma is the (analytic) Gaussian noise for Delta: none for K = T, which is retraining. Mu & Klabjan 2025, key
-mu2025. Deviations: the analytic calibration instead of sqrt(2 ln(1.25/delta))/epsilon; a bound for batches of S.
+and sigma is the (analytic) Gaussian noise for Delta: none for K = T, which is retraining.
+
+arXiv 2409.09778 (NeurIPS 2025), key mu2025. Deviations: the analytic Gaussian calibration, and a bound for batches of S.
 
 L and G are the caller's assumptions about the loss surface. `fit` and `forget` measure both along their path and raise
 ValueError where a measurement exceeds its assumption; a path that respects them is evidence, not proof. theta_{T-K} has
@@ -119,7 +120,7 @@ class RewindToDelete(Learner):
         model = copy.deepcopy(start).eval()
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         like = next(iter(trained.values()))
-        images, labels = examples.pixels(dtype=like.dtype), examples.labels
+        images, labels = examples.pixels(None, like.device, like.dtype), examples.labels.to(like.device)
         previous, moved = None, 0.0
         for _ in range(steps):
             sums, norms = clipped_gradients(model, images, labels, math.inf)

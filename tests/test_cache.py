@@ -1,0 +1,317 @@
+"""The cache: addresses that follow content, damage that is noticed, kill -9 that costs nothing, one maker of many."""
+
+import os
+import pickle
+import random
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from unlearnlib import cache
+from unlearnlib.cache import Entry, Store
+
+ADDRESS = cache.key(test=1)
+
+
+@dataclass(frozen=True)
+class First:
+    rate: float = 0.1
+    layers: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Second:
+    rate: float = 0.1
+    layers: tuple[int, ...] = (1, 2)
+
+
+def forked(work) -> int:
+    """Run `work` in a forked copy of this process; returns its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return child
+
+
+def killed_after(seconds: float, work) -> None:
+    child = forked(work)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_a_key_follows_content_and_nothing_else():
+    assert cache.key(a=1, b={"x": 1, "y": [1, 2]}) == cache.key(b={"y": (1, 2), "x": 1}, a=1)
+    assert cache.key(c=First()) == cache.key(c=First(layers=(1, 2)))
+    assert cache.key(a=np.float64(0.1), n=np.int64(2)) == cache.key(a=0.1, n=2)
+    different = [1, 1.0, True, "1", None, [1], {"a": 1}, First(), Second(), First(rate=0.2), First(layers=(12,))]
+    assert len({cache.key(a=value) for value in different}) == len(different)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [print, torch.zeros(2), object(), {"inner": [lambda: 0]}],
+    ids=["function", "tensor", "object", "inside"],
+)
+def test_what_has_no_content_has_no_key(value):
+    with pytest.raises(cache.Unkeyable, match="cannot be part of a cache key"):
+        cache.key(a=value)
+
+
+TABLE = pd.DataFrame({"n": [1, 2], "x": [0.1, float("nan")], "text": ["a", None], "flag": [True, False]})
+VALUES = {
+    "tensors": {
+        "float": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)),
+        "half": torch.tensor([1.5], dtype=torch.bfloat16),
+        "count": torch.tensor(7),
+        "mask": torch.tensor([True, False]),
+        "empty": torch.zeros(0, 3),
+        "strided": torch.arange(6).reshape(2, 3).T,
+    },
+    "arrays": {"x": np.arange(6.0).reshape(2, 3), "names": np.array(["a", "bc"]), "n": np.int64(3)},
+    "table": TABLE,
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_what_comes_back_is_what_went_in(tmp_path, kind):
+    store, value, about = Store(tmp_path), VALUES[kind], {"cost": 0.1 + 0.2, "big": 2**60, "text": "ä"}
+    store.write(ADDRESS, Entry(value, about))
+    found = Store(tmp_path).read(ADDRESS)
+    assert found.about == about
+    if isinstance(value, pd.DataFrame):
+        pd.testing.assert_frame_equal(found.value, value)
+    elif value is not None:
+        assert found.value.keys() == value.keys()
+        for name in value:
+            assert found.value[name].dtype == value[name].dtype
+            assert np.array_equal(np.asarray(found.value[name].tolist()), np.asarray(value[name].tolist()))
+    else:
+        assert found.value is None
+
+
+def test_tied_weights_are_kept_for_each_name(tmp_path):
+    shared = torch.randn(2, 2)
+    Store(tmp_path).write(ADDRESS, Entry({"a": shared, "b": shared}))
+    found = Store(tmp_path).read(ADDRESS).value
+    assert torch.equal(found["a"], shared) and torch.equal(found["b"], shared)
+
+
+def test_the_first_call_and_a_later_one_agree_on_types(tmp_path):
+    store = Store(tmp_path)
+    first = store.remember(ADDRESS, lambda: Entry(None, {"pair": (1, 2), 3: "number"}))
+    later = store.remember(ADDRESS, lambda: pytest.fail("made twice"))
+    assert first == later and first.about == {"pair": [1, 2], "3": "number"}
+
+
+def damages(tmp_path):
+    head = next(tmp_path.glob("??/*.json"))
+    content = next(tmp_path.glob("??/*.safetensors"))
+    for path in (head, content):
+        whole = path.read_bytes()
+        yield path, b"", "empty"
+        yield path, whole[: len(whole) // 2], "cut"
+        for place in range(0, len(whole), max(1, len(whole) // 20)):
+            yield path, whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :], f"bit at {place}"
+
+
+def test_every_damage_is_noticed_reported_in_one_line_and_repaired(tmp_path, caplog):
+    store, entry = Store(tmp_path), Entry({"w": torch.arange(300.0)}, {"cost": 1.5})
+    store.write(ADDRESS, entry)
+    for path, content, what in list(damages(tmp_path)):
+        caplog.clear()
+        path.write_bytes(content)
+        found = store.remember(ADDRESS, lambda: entry)
+        assert torch.equal(found.value["w"], entry.value["w"]) and found.about == {"cost": 1.5}, what
+        assert len(caplog.messages) == 1 and "is damaged" in caplog.text and "\n" not in caplog.messages[0], what
+    next(tmp_path.glob("??/*.safetensors")).unlink()
+    assert store.read(ADDRESS) is None
+    assert not store.entries()
+
+
+def test_an_entry_under_a_wrong_address_is_damage(tmp_path):
+    store, other = Store(tmp_path), cache.key(test=2)
+    store.write(ADDRESS, Entry(None, {"a": 1}))
+    wrong = tmp_path / other[:2] / f"{other}.json"
+    wrong.parent.mkdir(exist_ok=True)
+    wrong.write_bytes(next(tmp_path.glob(f"??/{ADDRESS}.json")).read_bytes())
+    assert store.read(other) is None
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_is_ever_unpickled(tmp_path):
+    with pytest.raises(ValueError, match="without pickling"):
+        Store(tmp_path).write(ADDRESS, Entry({"x": np.array([{}], dtype=object)}))
+    # A content that is a pickle, under a head whose checksum is right.
+    store, fired = Store(tmp_path), tmp_path / "fired"
+    store.write(ADDRESS, Entry({"x": np.zeros(1)}))
+    array = np.empty(1, dtype=object)
+    array[0] = Bomb(fired)
+    for content in (pickle.dumps(Bomb(fired)), _npz(array)):
+        file = f"{ADDRESS}-{'0' * 8}.npz"
+        about = {"file": file, "key": ADDRESS, "about": {}}
+        cache._replace(tmp_path / ADDRESS[:2] / file, content)
+        head = cache.json.dumps({**about, "checksum": cache._checksum(about, content)}).encode()
+        cache._replace(tmp_path / ADDRESS[:2] / f"{ADDRESS}.json", head)
+        assert store.read(ADDRESS) is None and not fired.exists()
+
+
+def _npz(array) -> bytes:
+    file = cache.io.BytesIO()
+    np.savez(file, x=array)
+    return file.getvalue()
+
+
+def test_a_writer_that_is_killed_leaves_whole_entries_or_none(tmp_path, caplog):
+    entry, rng = Entry({"w": torch.zeros(1_000_000)}), random.Random(0)
+
+    def write_for_ever():
+        store, number = Store(tmp_path), 0
+        while True:
+            store.write(cache.key(number=number % 5), entry)
+            number += 1
+
+    for _ in range(8):
+        killed_after(rng.uniform(0.02, 0.2), write_for_ever)
+    store = Store(tmp_path)
+    found = [store.read(cache.key(number=number)) for number in range(5)]
+    assert any(found) and not caplog.messages
+    assert all(torch.equal(e.value["w"], entry.value["w"]) for e in found if e is not None)
+    for path in tmp_path.glob("??/*.partial"):  # what the kills left behind goes, once it is old
+        os.utime(path, (1, 1))
+    store.shrink(10**9)
+    assert not list(tmp_path.glob("??/*.partial"))
+
+
+def test_of_many_processes_one_makes_it(tmp_path):
+    log = tmp_path / "made"
+
+    def make():
+        with open(log, "a") as file:
+            file.write("x")
+        time.sleep(0.2)
+        return Entry({"w": torch.ones(2)})
+
+    children = [forked(lambda: Store(tmp_path / "c").remember(ADDRESS, make)) for _ in range(5)]
+    for child in children:
+        os.waitpid(child, 0)
+    assert log.read_text() == "x"
+    assert not list(tmp_path.glob("c/??/*.lock"))
+
+
+def test_a_maker_that_is_killed_does_not_keep_the_lock(tmp_path):
+    store, began = Store(tmp_path), tmp_path / "began"
+
+    def hang():
+        began.touch()
+        time.sleep(60)
+
+    child = forked(lambda: store.remember(ADDRESS, hang))
+    while not began.exists():
+        time.sleep(0.01)
+    started = time.monotonic()
+    os.kill(child, signal.SIGKILL)
+    assert store.remember(ADDRESS, lambda: Entry(None, {"by": "second"})).about == {"by": "second"}
+    assert time.monotonic() - started < 10
+    os.waitpid(child, 0)
+
+
+def test_an_exception_of_the_maker_frees_the_lock_and_stores_nothing(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.remember(ADDRESS, lambda: 1 / 0)
+    assert store.read(ADDRESS) is None
+    assert store.remember(ADDRESS, lambda: Entry(None, {"a": 1})).about == {"a": 1}
+
+
+def test_the_least_recently_used_go_first(tmp_path):
+    store = Store(tmp_path, limit=40_000)
+    addresses = [cache.key(number=n) for n in range(12)]
+    for age, address in enumerate(addresses[:9]):
+        Store(tmp_path).write(address, Entry({"w": torch.zeros(1000)}))  # about 4 kB each
+        os.utime(tmp_path / address[:2] / f"{address}.json", (age, age))
+        os.utime(next((tmp_path / address[:2]).glob(f"{address}-*")), (age, age))
+    assert store.read(addresses[0]) is not None  # the oldest is used again
+    store.write(addresses[9], Entry({"w": torch.zeros(1000)}))
+    kept = [n for n, address in enumerate(addresses) if store.read(address) is not None]
+    assert kept == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert sum(size for _, size in store.entries().values()) <= 40_000
+    store.write(addresses[10], Entry({"w": torch.zeros(100_000)}))  # larger than the limit: the rest goes, it stays
+    assert list(store.entries()) == [addresses[10]]
+
+
+def test_a_folder_that_cannot_be_written_costs_one_warning_and_no_result(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    found = Store(tmp_path / "file").remember(ADDRESS, lambda: Entry(None, {"a": 1}))
+    assert found.about == {"a": 1} and len(caplog.messages) == 1
+
+
+def test_entries_travel_as_bytes(tmp_path):
+    here, there = Store(tmp_path / "a"), Store(tmp_path / "b")
+    assert here.packed(ADDRESS) is None
+    here.write(ADDRESS, Entry({"w": torch.arange(3)}, {"a": 1}))
+    there.adopt(ADDRESS, here.packed(ADDRESS))
+    assert torch.equal(there.read(ADDRESS).value["w"], torch.arange(3)) and there.read(ADDRESS).about == {"a": 1}
+
+
+def test_the_environment_moves_it_and_switches_it_off(tmp_path, monkeypatch):
+    monkeypatch.delenv("UNLEARN_CACHE", raising=False)
+    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path / "home"))
+    assert cache.folder() == tmp_path / "home" / "results"
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "here"))
+    cache.remember(ADDRESS, lambda: Entry(None, {"a": 1}))
+    assert cache.remember(ADDRESS, lambda: pytest.fail("made twice")).about == {"a": 1}
+    assert list((tmp_path / "here").glob("??/*.json"))
+    with cache.using(tmp_path / "run"):
+        assert cache.folder() == tmp_path / "run"
+    monkeypatch.setenv("UNLEARN_CACHE", "off")
+    assert cache.store() is None
+    assert cache.remember(ADDRESS, lambda: Entry(None, {"a": 2})).about == {"a": 2}
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path))
+    monkeypatch.setenv("UNLEARN_CACHE_GB", "many")
+    with pytest.raises(ValueError, match="UNLEARN_CACHE_GB must be a number"):
+        cache.store()
+
+
+def test_numerics_tell_pinned_from_fast(monkeypatch):
+    pinned = cache.numerics()
+    assert pinned["one_thread"] and pinned["limits"] == {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+    monkeypatch.delenv("MKL_CBWR")
+    assert cache.numerics() != pinned
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert cache.numerics() == pinned
+    torch.set_num_threads(2)
+    try:
+        assert cache.numerics() != pinned
+    finally:
+        torch.set_num_threads(1)
+    with cache.assuming({"device": "another"}):
+        assert cache.numerics() == {"device": "another"}
+    assert cache.numerics() == pinned
+
+
+def test_the_code_of_a_result_is_all_that_its_module_imports():
+    training = cache.code("unlearnlib.training")
+    assert set(training) == {f"unlearnlib.{n}" for n in ("training", "models", "stacking", "seeding")}
+    retrain = cache.code("unlearnlib.registry", "unlearnlib.retrain")
+    assert {*training, "unlearnlib.records", "unlearnlib.registry", "unlearnlib.retrain"} == set(retrain)
+    battery = cache.code("unlearnlib.audit.battery")
+    assert "unlearnlib.audit.roc" in battery and "unlearnlib.dlfd" not in battery  # methods are found at run time
+    with pytest.raises(cache.Unkeyable, match="no source of nowhere"):
+        cache.code("nowhere")

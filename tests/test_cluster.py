@@ -1,0 +1,206 @@
+"""Jobs here, in processes and on a dask cluster: the same results, whatever is killed in the middle."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearnlib import cluster
+from unlearnlib.cluster import Failed, Job, execute
+
+
+def add(argument, needed):
+    return argument + sum(needed.values())
+
+
+def fail(argument, needed):
+    raise {"memory": MemoryError, "diverged": ArithmeticError}.get(argument, ValueError)(f"no {argument}\n at all")
+
+
+def seen(argument, needed):
+    return {name: value.reason if isinstance(value, Failed) else value for name, value in needed.items()}
+
+
+def die(argument, needed):
+    """Kill the own worker, the first `times` times."""
+    folder, times = argument
+    tries = len(list(Path(folder).iterdir()))
+    (Path(folder) / str(tries)).touch()
+    if tries < times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def threads(argument, needed):
+    return torch.get_num_threads()
+
+
+GRAPH = [
+    Job("a", add, 1),
+    Job("b", add, 2, kept=True),
+    Job("c", add, 10, ("a", "b"), kept=True),
+    Job("memory", fail, "memory"),
+    Job("diverged", fail, "diverged", kept=True),
+    Job("told", seen, None, ("memory", "c"), kept=True),
+    Job("threads", threads, None, kept=True),
+]
+
+
+def test_a_graph_here_with_failures():
+    torch.set_num_threads(2)
+    try:
+        ended = dict(execute(GRAPH[:2] + [Job("c", add, 10, ("a",), kept=True), *GRAPH[3:5], GRAPH[6]]))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert ended["a"] is None and ended["b"] == 2 and ended["threads"] == 1
+    assert ended["memory"] == Failed("MemoryError: no memory at all", lasting=False)
+    assert ended["diverged"] == Failed("ArithmeticError: no diverged at all", lasting=True)
+
+
+def test_processes_survive_what_kills_one_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "ATTEMPTS", 2)
+    for name in ("once", "always"):
+        (tmp_path / name).mkdir()
+    jobs = [
+        Job("before", add, 1),
+        Job("once", die, (str(tmp_path / "once"), 1), kept=True),
+        Job("always", die, (str(tmp_path / "always"), 9), kept=True),
+        Job("after", add, 5, ("before",), kept=True),
+        Job("told", seen, None, ("always", "before"), kept=True),
+    ]
+    ended = dict(execute(jobs, workers=1))
+    assert ended["once"] == "alive" and "worker process died" in ended["always"].reason
+    assert not ended["always"].lasting and len(list((tmp_path / "always").iterdir())) == 2
+    assert ended["before"] is None
+    # What only feeds jobs is not passed on in person: the store has it.
+    assert ended["after"] == 6
+    assert ended["told"]["before"] == 1 and "worker process died" in ended["told"]["always"]
+
+
+def test_a_job_that_lost_its_worker_runs_alone_so_that_no_neighbour_is_blamed():
+    jobs = [Job(name, add, 0) for name in "abc"]
+
+    def next_ones(lost, running=()):
+        return [j.name for j in cluster._startable(jobs, {}, lost, dict.fromkeys(range(len(running))), 3)]
+
+    none = dict.fromkeys("abc", 0)
+    assert next_ones(none) == ["a", "b", "c"]
+    assert next_ones({**none, "a": 1}) == ["a"]
+    assert next_ones({**none, "b": 1}) == ["a"]
+    suspect = {"future": jobs[0]}
+    assert cluster._startable(jobs[1:], {}, {**none, "a": 1}, suspect, 3) == []
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from unlearnlib import cluster\n"
+        "if __name__ == '__main__':\n"
+        "    pool = cluster._pool(1)\n"
+        "    print(pool.submit(__import__('os').getpid).result(), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    root = str(Path(cluster.__file__).parents[1])
+    parent = subprocess.Popen([sys.executable, str(script), root], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    assert Path(f"/proc/{worker}").exists()
+    parent.kill()
+    parent.wait()
+    assert _within(30, lambda: not _running(worker))
+
+
+def test_a_script_without_its_guard_is_told_so(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text("from unlearnlib import cluster\nlist(cluster.execute([], workers=1))\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and 'if __name__ == "__main__"' in done.stderr.strip().splitlines()[-1]
+
+
+def test_wrong_requests_are_one_line_that_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="either workers= or cluster="):
+        list(execute([], workers=1, cluster="tcp://127.0.0.1:1"))
+    with pytest.raises(ValueError, match="dask cluster only"):
+        list(execute([], resources={"GPU": 1}))
+    with pytest.raises(ValueError, match="no such scheduler file"):
+        list(execute([], cluster=str(tmp_path / "scheduler.json")))
+
+
+@pytest.fixture
+def dask(tmp_path):
+    """A scheduler and the processes of two workers on 127.0.0.1; yields its address and the workers by name."""
+    program = shutil.which("dask", path=os.path.dirname(sys.executable)) or pytest.skip("dask is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    here = ["--no-dashboard", "--host", "127.0.0.1"]
+    started = [subprocess.Popen([program, "scheduler", *here, "--port", address.rsplit(":", 1)[1]], **_quiet())]
+    workers = {}
+    for name in ("one", "two"):
+        options = ["--nthreads", "1", "--no-nanny", "--name", name, "--resources", "GPU=1"]
+        folder = ["--local-directory", str(tmp_path / name)]
+        environment = {**os.environ, "UNLEARN_CACHE": "off" if name == "one" else str(tmp_path / "cache two")}
+        command = [program, "worker", address, *here, *options, *folder]
+        workers[name] = subprocess.Popen(command, **_quiet(), env=environment)
+    try:
+        yield address, workers
+    finally:
+        for process in [*workers.values(), *started]:
+            process.kill()
+            process.wait()
+
+
+def _quiet() -> dict:
+    return {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def _within(seconds: float, true) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(true())
+
+
+def _running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_study_on_a_cluster_that_loses_a_worker_has_the_rows_of_the_sequential_run(dask, tmp_path, monkeypatch):
+    from unlearnlib import study
+    from unlearnlib.training import Recipe
+
+    address, workers = dask
+    setting = study.Setting("digits", "mlp", recipe=Recipe(epochs=4, batch_size=32))
+    grid = study.Grid([setting], ["finetune", "neggrad"], seeds=(0, 1), rungs=("utility", "cost"))
+    rows = {}
+
+    def run():
+        rows["cluster"] = study.run(grid, folder=tmp_path / "rows", cluster=address, resources={"GPU": 1})
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    parts = lambda: len(list((tmp_path / "rows").glob("??/*.json")))  # noqa: E731
+    assert _within(240, lambda: parts() > 0 or not thread.is_alive())
+    workers["two"].kill()
+    before = parts()
+    thread.join()
+    assert 0 < before < len(grid.cells()) == parts()
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "cache here"))
+    alone = study.run(grid)
+    seconds = alone["statistic"].str.contains("seconds")
+    assert alone["valid_flag"].all()
+    assert alone[~seconds].equals(rows["cluster"][~seconds])
+    assert (rows["cluster"].loc[seconds, "value"] > 0).any()
