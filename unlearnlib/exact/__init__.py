@@ -1,21 +1,23 @@
 """Exact unlearning: learners with `fit(examples)`, `forget(indices) -> Receipt` and `logits(images)`."""
 
-from unlearnlib.exact.forest import DareForest
-from unlearnlib.exact.kernel import KernelRidge
-from unlearnlib.exact.modules import ClassModules
-from unlearnlib.exact.naive_bayes import NaiveBayes, NearestMean
-from unlearnlib.exact.neighbours import NearestNeighbours
-from unlearnlib.exact.ridge import LinearHead, Ridge
-from unlearnlib.exact.sisa import Sisa
+import importlib
 
-__all__ = [
-    "ClassModules",
-    "DareForest",
-    "KernelRidge",
-    "LinearHead",
-    "NaiveBayes",
-    "NearestMean",
-    "NearestNeighbours",
-    "Ridge",
-    "Sisa",
-]
+_HOMES = {
+    "ClassModules": "modules",
+    "DareForest": "forest",
+    "KernelRidge": "kernel",
+    "LinearHead": "ridge",
+    "NaiveBayes": "naive_bayes",
+    "NearestMean": "naive_bayes",
+    "NearestNeighbours": "neighbours",
+    "Ridge": "ridge",
+    "Sisa": "sisa",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str):
+    # On first use: a page that needs shards does not depend on the code of trees, nor wait for its compiler.
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"unlearnlib.exact.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'unlearnlib.exact' has no attribute {name!r}")
