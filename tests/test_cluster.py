@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -101,30 +102,38 @@ def test_a_job_that_lost_its_worker_runs_alone_so_that_no_neighbour_is_blamed():
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-        "from unlearnlib import cluster\n"
-        "if __name__ == '__main__':\n"
-        "    pool = cluster._pool(1)\n"
-        "    print(pool.submit(__import__('os').getpid).result(), flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    script = tmp_path / "parent.py"
-    script.write_text(code)
-    root = str(Path(cluster.__file__).parents[1])
-    parent = subprocess.Popen([sys.executable, str(script), root], stdout=subprocess.PIPE, text=True)
-    worker = int(parent.stdout.readline())
-    assert Path(f"/proc/{worker}").exists()
-    parent.kill()
-    parent.wait()
-    assert _within(30, lambda: not _running(worker))
+    told = tmp_path / "worker"
+
+    def parent():
+        pool = cluster._pool(1)
+        told.write_text(str(pool.submit(os.getpid).result()))
+        time.sleep(600)
+
+    child = os.fork()
+    if child == 0:
+        parent()
+    assert _within(300, lambda: told.exists() and told.read_text())
+    worker = int(told.read_text())
+    assert _running(worker)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert _within(60, lambda: not _running(worker))
 
 
-def test_a_script_without_its_guard_is_told_so(tmp_path):
-    script = tmp_path / "unguarded.py"
-    script.write_text("from unlearnlib import cluster\nlist(cluster.execute([], workers=1))\n")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1 and 'if __name__ == "__main__"' in done.stderr.strip().splitlines()[-1]
+def test_a_script_without_its_guard_is_told_so(monkeypatch):
+    class Broken:
+        def __init__(self, *_):
+            pass
+
+        def submit(self, *_):
+            raise BrokenProcessPool("a child process terminated abruptly")
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(cluster, "ProcessPoolExecutor", Broken)
+    with pytest.raises(RuntimeError, match='put the call below `if __name__ == "__main__":`'):
+        list(execute([], workers=1))
 
 
 def test_wrong_requests_are_one_line_that_says_what_to_do(tmp_path):

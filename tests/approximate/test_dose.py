@@ -248,7 +248,7 @@ def test_forgetting_stops_when_the_forget_set_is_no_better_known_than_unseen_pic
     settings = {"seed": 0, "lr": 0.02, "batch_size": 20, **PLAIN}
     target = 0.0
     for c, share in enumerate(torch.bincount(parts.forget.labels, minlength=3) / len(parts.forget)):
-        target += float(share * loss(model, parts.validation[parts.validation.labels == c]))
+        target += share.item() * loss(model, parts.validation[parts.validation.labels == c]).item()
     stopped = ul.unlearn("neggrad", model, parts, epochs=60, parts=(dose.EarlyStop(),), **settings)
     count = stopped.cost.gradient_evaluations // 20
     before = ul.unlearn("neggrad", model, parts, epochs=count - 1, **settings).model

@@ -12,7 +12,7 @@ must have been recorded in training:
 batch that holds a candidate. Limits: where F is in no batch nothing is taken back; where it is in every batch the
 weights return to their initial values; where it is in the last batch only, the result is the model before that batch.
 Otherwise it is not the retrained model: later updates depended on the earlier ones. Deviations: running statistics of
-batch norm, which are not additive, are left as they are until the repair; the defaults are ours.
+batch norm, which are not additive, are left as they are until the repair; the repair's recipe and defaults are ours.
 """
 
 import copy

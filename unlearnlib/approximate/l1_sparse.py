@@ -4,7 +4,7 @@
 
 Jia et al., NeurIPS 2023, arXiv 2304.04934. Limit: with gamma 0 it is fine-tuning. Deviations: none in substance; the
 defaults are ours (the authors use lr 0.01 and 10 epochs; the default of their argument, 0.2, belongs to another method
-and destroys the network: useful values lie between 1e-6 and 1e-3).
+and destroys the network: look between 1e-6 and 1e-3).
 """
 
 from dataclasses import dataclass

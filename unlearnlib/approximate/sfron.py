@@ -13,7 +13,7 @@ norm of the whole forgetting gradient, alpha_k included. Huang et al., NeurIPS 2
 alpha 0, slow_rate 1 and neither momentum nor weight decay it is fine-tuning. Deviations: I is the mean of squared
 gradients of single examples, not of batches, and is never read from a file; the defaults are ours. In the released code
 slow_rate is 1, so that nothing is averaged; its other values for CIFAR-10 are lr 0.01, 1,500 retain steps, alpha 25,
-lambda 0.5, one forgetting step in five, clip 7.
+lambda 0.5, five retain steps to a forgetting step, clip 7.
 """
 
 import math

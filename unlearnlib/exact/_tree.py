@@ -1,7 +1,10 @@
 """Compiled kernels of the deletable forest: keyed draws, split statistics, growing, deleting, predicting.
 
 They are loops over single nodes and single examples, with branches that depend on the data: vectorised numpy
-would spend its time on calls for a handful of elements, so they are compiled with numba (cached on disk).
+would spend its time on calls for a handful of elements, so they are compiled with numba. They share one file, because
+numba's cache on disk notices changes in the file of a function, but not in those of the functions that it calls.
+Loops have one exit and no slice is assigned to: then numba drops the reference counts of arrays, which would take most
+of the time.
 
 Features are stored as unsigned 32-bit codes in the order of their float32 values, so that comparing codes is
 comparing values and hashing a code is hashing a value. All split statistics are integers.

@@ -29,10 +29,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..records import Certificate, Cost, Receipt
-from ..seeding import numpy_generator
-from . import _tree
-from ._inputs import class_labels, rows_to_forget
+from unlearnlib.exact import _tree
+from unlearnlib.exact._inputs import class_labels, pixels, rows_to_forget, to_logits
+from unlearnlib.records import Certificate, Cost, Receipt
+from unlearnlib.seeding import numpy_generator
 
 EXACT = Certificate("exact", "fit on the remaining examples with the same seed; the trees are bit-identical")
 
@@ -50,7 +50,7 @@ class DareForest:
 
     n_trees: int = 100
     max_depth: int = 10
-    n_thresholds: int = 25
+    n_thresholds: int = 5
     random_depth: int = 0
     max_features: int | float | str = "sqrt"
     min_leaf: int = 1
@@ -59,9 +59,9 @@ class DareForest:
     smoothing: float = 1e-3
 
     def __post_init__(self):
-        for name in ("n_trees", "n_thresholds", "min_leaf"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, most in (("n_trees", math.inf), ("n_thresholds", 255), ("min_leaf", math.inf)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in 1..{most}, not {getattr(self, name)}")
         if not 0 <= self.max_depth <= 24:
             raise ValueError(f"max_depth must lie in 0..24, not {self.max_depth}")
         if not 0 <= self.random_depth <= self.max_depth:
@@ -121,7 +121,7 @@ class DareForest:
     def logits(self, images) -> torch.Tensor:
         """log((p + s) / (1 + s * classes)) with p from `predict_proba` and s the smoothing: float32 [n, classes]."""
         p = self.predict_proba(_flat(images))
-        return torch.from_numpy(np.log((p + self.smoothing) / (1 + self.smoothing * p.shape[1]))).float()
+        return to_logits(np.log((p + self.smoothing) / (1 + self.smoothing * p.shape[1])))
 
     def nodes(self) -> pd.DataFrame:
         """Every node in preorder: tree, depth, attribute (-1 in leaves), threshold, n and a count for each class."""
@@ -158,9 +158,7 @@ def decode(codes: np.ndarray) -> np.ndarray:
 
 
 def _flat(images) -> torch.Tensor:
-    images = torch.as_tensor(images)
-    flat = images.reshape(len(images), -1)
-    return flat.to(torch.float32) / 255 if images.dtype == torch.uint8 else flat
+    return pixels(images).flatten(1)
 
 
 def _attributes(max_features, features: int) -> int:

@@ -100,8 +100,10 @@ class Ridge:
 
     def hat(self, indices) -> np.ndarray:
         """H = X_S A^-1 X_S' [k, k] of the rows S at `indices`; its diagonal holds their leverages."""
-        x = self._x[rows_to_forget(indices, self._alive)]
-        return x @ self._inverse @ x.T
+        rows = np.atleast_1d(np.asarray(indices))
+        if not self._alive[rows].all():
+            raise ValueError("some of these rows were forgotten: ask for the others")
+        return self._x[rows] @ self._inverse @ self._x[rows].T
 
     def leave_out(self, indices) -> np.ndarray:
         """theta without the rows at `indices`, by the formula; the learner does not change."""

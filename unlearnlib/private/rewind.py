@@ -12,7 +12,7 @@ retrained theta_T are within
 
 and sigma is the (analytic) Gaussian noise for Delta: none for K = T, which is retraining.
 
-arXiv 2409.09778 (NeurIPS 2025), key mu2025. Deviations: the analytic Gaussian calibration, and a bound for batches of S.
+arXiv 2409.09778 (NeurIPS 2025), key mu2025. Deviations: the analytic calibration of the noise, and batches of S.
 
 L and G are the caller's assumptions about the loss surface. `fit` and `forget` measure both along their path and raise
 ValueError where a measurement exceeds its assumption; a path that respects them is evidence, not proof. theta_{T-K} has

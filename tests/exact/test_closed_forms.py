@@ -1,0 +1,217 @@
+"""Closed-form learners against refits, against scikit-learn, and against planted rounding errors."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import kernel_ridge, naive_bayes, neighbors
+
+import small
+from unlearnlib import models
+from unlearnlib.exact import KernelRidge, LinearHead, NaiveBayes, NearestMean, NearestNeighbours, Ridge
+
+
+def problem(seed: int, n: int = 60, d: int = 8, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)), rng.integers(0, classes, n)
+
+
+def deletions(seed: int, n: int, leave: int):
+    """Random requests until `leave` rows are left; yields (request, rows that remain)."""
+    rng, left = np.random.default_rng(seed), np.arange(n)
+    while len(left) > leave:
+        gone = rng.choice(left, min(int(rng.integers(1, 6)), len(left) - leave), replace=False)
+        left = np.setdiff1d(left, gone)
+        yield gone, left
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**31), st.integers(2, 12), st.sampled_from([1e-2, 1.0, 30.0]), st.booleans(), st.sampled_from([0, 3])
+)
+def test_ridge_equals_a_refit_after_every_request(seed, d, lam, intercept, shift):
+    x, y = problem(seed, 80, d)
+    x = x + shift
+    options = dict(lam=lam, intercept=intercept, n_classes=3)
+    learner = Ridge(**options).fit_arrays(x, y)
+    for gone, left in deletions(seed, 80, d + 5):
+        learner.forget(gone)
+        fresh = Ridge(**options).fit_arrays(x[left], y[left])
+        assert distance(learner.theta, fresh.theta) < 1e-10
+        assert learner.drift < 1e-9
+
+
+def test_ridge_solves_the_stated_problem():
+    x, y = problem(0)
+    theta = Ridge(lam=2.5).fit_arrays(x, y).theta
+    rows = np.column_stack([x, np.ones(60)])
+    penalty = np.sqrt(2.5) * np.eye(9)[:8]  # not on the intercept
+    expected = np.linalg.lstsq(np.vstack([rows, penalty]), np.vstack([np.eye(3)[y], np.zeros((8, 3))]), rcond=None)[0]
+    assert distance(theta, expected) < 1e-12
+    signed = Ridge(lam=2.5, targets="signed").fit_arrays(x, y).theta
+    assert distance(signed, 2 * expected - np.eye(9)[8][:, None]) < 1e-12
+
+
+def test_leave_out_formulas():
+    x, y = problem(1)
+    learner = Ridge(lam=0.7).fit_arrays(x, y)
+    group = [3, 17, 40]
+    left = np.delete(np.arange(60), group)
+    assert distance(learner.leave_out(group), Ridge(lam=0.7).fit_arrays(x[left], y[left]).theta) < 1e-12
+    one = Ridge(lam=0.7).fit_arrays(np.delete(x, 5, 0), np.delete(y, 5))
+    np.testing.assert_allclose(learner.leave_one_out_residuals()[5], np.eye(3)[y[5]] - one.predict(x[5:6])[0], atol=1e-12)
+    np.testing.assert_allclose(learner.hat(group).diagonal(), learner.leverages()[group], atol=1e-14)
+    first_order = np.linalg.solve(learner.gram, np.append(x[5], 1)[:, None] * learner.residuals()[5])
+    actual = learner.theta - learner.leave_out([5])
+    np.testing.assert_allclose(first_order, (1 - learner.leverages()[5]) * actual, atol=1e-14)  # the 1 - h law
+
+
+def test_least_squares_and_its_limits():
+    x, y = problem(2, 12, 4)
+    learner = Ridge(lam=0).fit_arrays(x, y)
+    expected = np.linalg.lstsq(np.column_stack([x, np.ones(12)]), np.eye(3)[y], rcond=None)[0]
+    assert distance(learner.theta, expected) < 1e-11
+    with pytest.raises(ValueError, match="raise lam"):
+        Ridge(lam=0).fit_arrays(np.column_stack([x, x[:, 0]]), y)
+    x[0] = 0
+    x[:, 3] = np.eye(12)[0]  # row 0 alone determines the last weight: h = 1
+    learner = Ridge(lam=0).fit_arrays(x, y)
+    before = copy.deepcopy(learner)
+    with pytest.raises(ValueError, match="raise lam"):
+        learner.forget([0])
+    np.testing.assert_array_equal(learner.theta, before.theta)
+    learner.forget([1])
+    assert np.isnan(learner.leverages()[1]) and learner.leverages()[0] == pytest.approx(1)
+
+
+def test_drift_is_seen_and_repaired():
+    x, y = problem(3)
+    learner = Ridge(lam=1.0).fit_arrays(x, y)
+    assert learner.forget([0]).touched == {"rows": 1, "refreshes": 0}
+    learner._inverse[2, 3] += 1e-5  # planted: as if by rounding
+    assert learner.forget([1]).touched == {"rows": 1, "refreshes": 1}
+    assert distance(learner.theta, Ridge(lam=1.0).fit_arrays(x[2:], y[2:]).theta) < 1e-13
+    assert Ridge(tolerance=0).fit_arrays(x, y).forget([4]).touched["refreshes"] == 1
+    assert learner.forget(np.arange(2, 40)).touched["refreshes"] == 1  # a large group costs less afresh
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["rbf", "linear"]))
+def test_kernel_ridge_equals_a_refit(seed, kernel):
+    x, y = problem(seed, 50, 4)
+    options = dict(lam=0.3, kernel=kernel, gamma=0.2, n_classes=3)
+    learner = KernelRidge(**options).fit_arrays(x, y)
+    for gone, left in deletions(seed, 50, 10):
+        learner.forget(gone)
+    fresh = KernelRidge(**options).fit_arrays(x[left], y[left])
+    assert distance(learner.alpha, fresh.alpha) < 1e-10
+    theirs = kernel_ridge.KernelRidge(alpha=0.3, kernel=kernel, gamma=0.2).fit(x[left], np.eye(3)[y[left]])
+    np.testing.assert_allclose(learner.predict(x), theirs.predict(x), atol=1e-9)
+
+
+def test_kernel_ridge_leave_one_out_and_drift():
+    x, y = problem(4, 40, 5)
+    learner = KernelRidge(kernel="linear", lam=2.0).fit_arrays(x, y)
+    ridge = Ridge(lam=2.0, intercept=False).fit_arrays(x, y)
+    np.testing.assert_allclose(learner.predict(x), ridge.predict(x), atol=1e-12)
+    np.testing.assert_allclose(learner.leave_one_out_residuals(), ridge.leave_one_out_residuals(), atol=1e-12)
+    learner._inverse[2, 3] += 1e-5
+    assert learner.forget([2]).touched["refreshes"] == 1
+    with pytest.raises(ValueError, match="lam"):
+        KernelRidge(lam=0).fit_arrays(x, y)
+
+
+SUMS = [NaiveBayes, NearestMean, NearestNeighbours]
+
+
+@pytest.mark.parametrize("learner", SUMS)
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
+def test_forgetting_is_bit_identical_to_a_fresh_fit(learner, kind):
+    rng = np.random.default_rng(5)
+    x = torch.tensor(rng.integers(0, 256, (200, 6)), dtype=torch.uint8)
+    if kind == "floats":
+        x = torch.tensor(rng.normal(size=(200, 6)) * 7)
+    y = rng.integers(0, 4, 200)
+    ours = learner(n_classes=4).fit_arrays(x, y)
+    for gone, left in deletions(6, 200, 20):
+        ours.forget(gone)
+        assert torch.equal(ours.logits(x), learner(n_classes=4).fit_arrays(x[left], y[left]).logits(x))
+    ours.forget(left[y[left] == 1])  # a class may vanish
+    left = left[y[left] != 1]
+    fresh = learner(n_classes=4).fit_arrays(x[left], y[left])
+    assert torch.equal(ours.logits(x), fresh.logits(x))
+    assert not (ours.logits(x).argmax(1) == 1).any()
+
+
+def test_floating_sums_would_leave_a_trace():
+    """The defect that fixed point avoids: (a + b) - a is not b in floating point."""
+    values = np.random.default_rng(0).normal(size=200).astype(np.float32)
+    total = np.float32(0)
+    for v in values:
+        total += v
+    for v in values[:-1]:
+        total -= v
+    assert total != values[-1]
+
+
+def test_naive_bayes_and_means_agree_with_scikit_learn():
+    rng = np.random.default_rng(7)
+    x, y = rng.integers(-64, 64, (150, 5)) / 16, rng.integers(0, 3, 150)  # on the grid: no rounding
+    theirs = naive_bayes.GaussianNB(var_smoothing=1e-12).fit(x, y)
+    ours = NaiveBayes(floor=theirs.epsilon_).fit_arrays(x, y)
+    np.testing.assert_allclose(ours.variances(), theirs.var_, rtol=1e-12)
+    log_p = torch.log_softmax(ours.logits(torch.tensor(x)).double(), 1)
+    np.testing.assert_allclose(log_p, theirs.predict_log_proba(x), atol=1e-5)
+    means = neighbors.NearestCentroid().fit(x, y)
+    np.testing.assert_allclose(NearestMean().fit_arrays(x, y).means(), means.centroids_, atol=1e-12)
+
+
+def test_neighbours_agree_with_scikit_learn_and_break_ties_by_position():
+    rng = np.random.default_rng(8)
+    x, queries = rng.integers(0, 4096, (2, 300, 20)) / 4096
+    y = rng.integers(0, 3, 300)
+    ours = NearestNeighbours(k=7).fit_arrays(x, y)
+    theirs = neighbors.NearestNeighbors(n_neighbors=7, algorithm="brute").fit(x).kneighbors(queries)[1]
+    np.testing.assert_array_equal(ours.neighbours(queries), theirs)
+    tied = NearestNeighbours(k=3).fit_arrays(np.zeros((9, 2)), np.arange(9) % 3)
+    tied.forget([1])
+    np.testing.assert_array_equal(tied.neighbours(np.ones((1, 2))), [[0, 2, 3]])
+    with pytest.raises(ValueError, match="scale"):
+        NearestNeighbours().fit_arrays(x * 1e5, y)
+
+
+def test_linear_head_is_ridge_on_the_features_of_a_frozen_network():
+    examples, model = small.examples(60), small.stranger()
+    before = small.state(model)
+    head = LinearHead(model, Ridge(lam=0.5)).fit(examples)
+    features = models.features(model, examples.pixels()).double().numpy()
+    expected = Ridge(lam=0.5).fit_arrays(features, examples.labels)
+    np.testing.assert_allclose(head.ridge.theta, expected.theta, atol=1e-9)
+    head.forget([0, 5])
+    expected.forget([0, 5])
+    np.testing.assert_allclose(head.ridge.theta, expected.theta, atol=1e-9)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    by_hand = LinearHead(lambda images: models.features(model, images), Ridge(lam=0.5)).fit(examples)
+    by_hand.forget([0, 5])
+    assert torch.equal(by_hand.logits(examples.images), head.logits(examples.pixels()))
+
+
+@pytest.mark.parametrize("learner", [Ridge, KernelRidge, *SUMS])
+def test_learners_take_examples_and_refuse_bad_requests(learner):
+    examples = small.examples(90)
+    ours = learner().fit(examples)
+    assert ours.logits(examples.pixels()).shape == (90, 3)
+    assert (ours.logits(examples.images).argmax(1) == examples.labels).float().mean() > 0.9
+    receipt = ours.forget(torch.tensor([2, 1]))
+    assert receipt.certificate.kind == "exact" and receipt.touched["rows"] == 2
+    with pytest.raises(ValueError, match="already"):
+        ours.forget([2])
+    with pytest.raises(ValueError, match="one label"):
+        learner().fit_arrays(np.zeros((3, 2)), [0, 1]) if learner in (Ridge, KernelRidge) else pytest.fail("one label")
