@@ -102,21 +102,20 @@ def test_a_job_that_lost_its_worker_runs_alone_so_that_no_neighbour_is_blamed():
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    told = tmp_path / "worker"
-
-    def parent():
-        pool = cluster._pool(1)
-        told.write_text(str(pool.submit(os.getpid).result()))
-        time.sleep(600)
-
-    child = os.fork()
-    if child == 0:
-        parent()
-    assert _within(300, lambda: told.exists() and told.read_text())
-    worker = int(told.read_text())
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from unlearnlib import cluster\n"
+        "if __name__ == '__main__':\n"
+        "    print(cluster._pool(1).submit(os.getpid).result(), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    with parent.stdout as told:
+        worker = int(told.readline())
     assert _running(worker)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    parent.kill()
+    parent.wait()
     assert _within(60, lambda: not _running(worker))
 
 

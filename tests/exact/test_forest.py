@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,6 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-import small
 from unlearnlib.exact import _tree
 from unlearnlib.exact.forest import DareForest, decode, encode
 

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
-
 import small
-from unlearnlib.exact import DareForest, NearestMean, Ridge
-from unlearnlib.exact import streams
+
+from unlearnlib.exact import DareForest, NearestMean, Ridge, streams
 
 
 def test_uniform_and_by_class():

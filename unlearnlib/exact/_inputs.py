@@ -24,7 +24,7 @@ def to_logits(values: np.ndarray) -> torch.Tensor:
 
 def class_labels(labels, n_classes: int | None = None) -> tuple[np.ndarray, int]:
     """Labels [n] as int64 and the number of classes, by default the largest label + 1."""
-    labels = np.array(labels.cpu() if torch.is_tensor(labels) else labels)
+    labels = labels.detach().cpu().numpy() if torch.is_tensor(labels) else np.asarray(labels)
     if labels.ndim != 1 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be a non-empty vector of integers, not {labels.dtype} of shape {labels.shape}")
     classes = int(labels.max()) + 1 if n_classes is None else n_classes
@@ -46,7 +46,7 @@ def rows_to_forget(indices, alive: np.ndarray) -> np.ndarray:
 
     Raises ValueError if the request is empty, out of range, repeats a row, names a forgotten one, or leaves nothing.
     """
-    rows = np.atleast_1d(np.asarray(indices.cpu() if torch.is_tensor(indices) else indices))
+    rows = np.atleast_1d(indices.cpu().numpy() if torch.is_tensor(indices) else np.asarray(indices))
     if rows.dtype == bool:
         if rows.shape != alive.shape:
             raise ValueError(f"a mask must have {len(alive)} entries, one for each fitted example, not {rows.shape}")

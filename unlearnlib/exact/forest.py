@@ -76,7 +76,9 @@ class DareForest:
         codes = encode(x)
         labels, self._classes = class_labels(y, self.n_classes)
         if codes.ndim != 2 or len(codes) != len(labels):
-            raise ValueError(f"x must be [n, features] with one label a row; got {codes.shape} and {labels.shape}")
+            raise ValueError(
+                f"x must be [n, features] with one label for each row; got {codes.shape} and {labels.shape}"
+            )
         n, features = codes.shape
         self._data = _tree.Data(np.ascontiguousarray(codes.T), labels.astype(np.int32), np.ones(n, dtype=bool))
         self._settings = _tree.Settings(

@@ -56,7 +56,9 @@ class KernelRidge:
         labels, classes = class_labels(labels, self.n_classes)
         self._x = np.array(x, dtype=np.float64)
         if self._x.ndim != 2 or len(self._x) != len(labels) or not np.isfinite(self._x).all():
-            raise ValueError(f"x must be finite, [n, d], with one label a row; got {self._x.shape} and {labels.shape}")
+            raise ValueError(
+                f"x must be finite, [n, d], one label for each row; got {self._x.shape} and {labels.shape}"
+            )
         self._t = coded(labels, classes, self.targets)
         self._alive = np.ones(len(labels), dtype=bool)
         self._system = self._gram(self._x) + self.lam * np.eye(len(labels))

@@ -50,7 +50,9 @@ class NearestMean:
         self._x, self._unit = fixed_point(x)
         self._labels, classes = class_labels(labels, self.n_classes)
         if len(self._x) != len(self._labels):
-            raise ValueError(f"{len(self._x)} rows of features but {len(self._labels)} labels")
+            raise ValueError(
+                f"x must have one label for each row; got {len(self._x)} rows and {len(self._labels)} labels"
+            )
         bound = int(np.abs(self._x).max(initial=0)) ** 2 * len(self._x)
         if bound >= LIMIT:
             raise ValueError("features are too large for exact sums of squares: scale them to about [-1, 1]")

@@ -43,7 +43,9 @@ class NearestNeighbours:
         stored, self._unit = fixed_point(x)
         self._labels, self._classes = class_labels(labels, self.n_classes)
         if len(stored) != len(self._labels):
-            raise ValueError(f"{len(stored)} rows of features but {len(self._labels)} labels")
+            raise ValueError(
+                f"x must have one label for each row; got {len(stored)} rows and {len(self._labels)} labels"
+            )
         self._x = _exact(stored)
         self._alive = np.ones(len(self._labels), dtype=bool)
         return self

@@ -65,7 +65,7 @@ class Ridge:
         self._t = t[:, None] if t.ndim == 1 else t.copy()
         self._x = self._extend(x)
         if self._x.ndim != 2 or len(self._x) != len(self._t):
-            raise ValueError(f"x must be [n, d] with one target a row; got {np.shape(x)} and {t.shape}")
+            raise ValueError(f"x must be [n, d] with one label or target for each row; got {np.shape(x)} and {t.shape}")
         self._alive = np.ones(len(self._t), dtype=bool)
         self.refreshes = -1
         self._install(*self._solve(self._alive))
