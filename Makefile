@@ -12,7 +12,7 @@ PARALLEL := -n $(JOBS) --dist loadfile
 NBVAL := --nbval-current-env --nbval-cell-timeout 300 --nbval-sanitize-with tests/nbval-sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help book html test lint coverage benchmarks bench serve clean
+.PHONY: help book html test lint coverage bench serve clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,11 +45,6 @@ test: lint  ## lint, unit tests, and every notebook re-executed and compared (ab
 
 coverage: $(READY)  ## unit tests with line and branch coverage (a few minutes)
 	$(NUMERICS) $(BIN)/python -m pytest tests $(PARALLEL) --cov --cov-report=term-missing
-
-benchmarks: $(READY)  ## the runs of book/benchmarks/runs.txt: chapters on the large data sets, fast mode (hours)
-	@test -n "$$UNLEARN_DATA" || echo "UNLEARN_DATA is not set: data sets will be downloaded"
-	grep -v '^#' book/benchmarks/runs.txt | while read -r line; do \
-	  $(BIN)/python -m unlearnlib.runner run $$line --fast || exit 1; done
 
 bench: $(READY)  ## timings against peers, as ratios within one run (minutes; wants a quiet machine)
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" || exit 1; done
