@@ -134,14 +134,14 @@ def test_a_projected_step_changes_the_retain_loss_to_second_order_only(per_examp
 def test_the_span_that_is_taken_out():
     rng = torch.Generator().manual_seed(0)
     rows, g = torch.randn(4, 30, generator=rng), torch.randn(30, generator=rng)
-    rest = dose.without_span(g, rows)
+    rest = gradients.without_span(g, rows)
     basis = torch.linalg.qr(rows.T).Q
     assert torch.allclose(rest, g - basis @ (basis.T @ g), atol=1e-5) and (rows @ rest).abs().max() < 1e-5
     repeated = torch.cat([rows, rows[:2], torch.zeros(1, 30)])  # a degenerate batch spans no more
-    assert torch.allclose(dose.without_span(g, repeated), rest, atol=1e-5)
-    assert torch.equal(dose.without_span(g, torch.zeros(3, 30)), g)
+    assert torch.allclose(gradients.without_span(g, repeated), rest, atol=1e-5)
+    assert torch.equal(gradients.without_span(g, torch.zeros(3, 30)), g)
     single = g - (g @ rows[0]) / rows[0].square().sum() * rows[0]
-    assert torch.allclose(dose.without_span(g, rows[:1]), single, atol=1e-6)
+    assert torch.allclose(gradients.without_span(g, rows[:1]), single, atol=1e-6)
 
 
 def test_orthograd_is_a_projected_climb_and_a_repair():
@@ -218,9 +218,9 @@ def test_conjugate_gradients_solve():
         torch.randn(12, generator=rng, dtype=torch.float64),
     )
     matrix = root @ root.T + torch.eye(12)
-    x = dose.conjugate_gradients(lambda v: matrix @ v, b, 50, tolerance=1e-12)
+    x = gradients.conjugate_gradients(lambda v: matrix @ v, b, 50, tolerance=1e-12)
     assert torch.allclose(x, torch.linalg.solve(matrix, b), atol=1e-9)
-    assert torch.equal(dose.conjugate_gradients(lambda v: matrix @ v, 0 * b, 50), 0 * b)
+    assert torch.equal(gradients.conjugate_gradients(lambda v: matrix @ v, 0 * b, 50), 0 * b)
 
 
 def test_the_ball_is_kept_and_projecting_twice_is_projecting_once(trained):

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnlib.approximate.gradients import (
+    conjugate_gradients,
     copies,
     example_gradients,
     flat,
@@ -36,6 +37,7 @@ from unlearnlib.approximate.gradients import (
     set_gradient,
     shaped,
     trainable,
+    without_span,
 )
 from unlearnlib.approximate.steps import endless, matched_mean
 from unlearnlib.models import device_of, evaluating
@@ -165,19 +167,6 @@ class Projection(Part):
         set_gradient(model, without_span(gradient_of(model), rows) + self._repair * rows.mean(0))
 
 
-def without_span(vector: Tensor, rows: Tensor) -> Tensor:
-    """The part of `vector` [P] that is orthogonal to every row of `rows` [m, P].
-
-    Directions in which the rows are smaller than 1e-5 of their largest are rounding, and are left in.
-    """
-    basis = rows.double()
-    values, vectors = torch.linalg.eigh(basis @ basis.T)  # the squared singular values of the rows
-    kept = values > 1e-10 * values[-1].clamp_min(torch.finfo(torch.float64).tiny)
-    inside = vectors[:, kept].T @ basis  # orthogonal, with squared norms `values`
-    exact = vector.double()
-    return (exact - inside.T @ ((inside @ exact) / values[kept])).to(vector.dtype)
-
-
 @dataclass(frozen=True)
 class KLTrustRegion(Dose):
     """Steps of equal size in what the model says of the retain set: the optimiser chooses a direction, not a length.
@@ -237,25 +226,6 @@ class _TrustRegion(Part):
                 return flat(second) + self._config.damping * v
 
             return conjugate_gradients(product, gradient, self._config.iterations)
-
-
-def conjugate_gradients(product, b: Tensor, iterations: int, tolerance: float = 1e-6) -> Tensor:
-    """x with product(x) = b for a symmetric map without negative eigenvalues, to ||residual|| <= tolerance ||b||."""
-    x, residual = torch.zeros_like(b), b.clone()
-    direction, squared = residual.clone(), torch.dot(residual, residual)
-    enough = tolerance**2 * squared
-    for _ in range(iterations):
-        if squared <= enough:
-            break
-        mapped = product(direction)
-        curvature = torch.dot(direction, mapped)
-        if curvature <= 0:  # rounding, once the rest of b is where the map is zero
-            break
-        step = squared / curvature
-        x, residual = x + step * direction, residual - step * mapped
-        previous, squared = squared, torch.dot(residual, residual)
-        direction = residual + squared / previous * direction
-    return x
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Gradients of the cross-entropy as vectors: of a set, and of each example.
+"""Gradients of the cross-entropy as vectors, of a set and of each example, and the algebra that parts do with them.
 
-All are taken in eval mode, so that an example's gradient depends on no other example, nor on dropout.
+Gradients are taken in eval mode, so that an example's gradient depends on no other example, nor on dropout.
 """
 
 from collections.abc import Iterator, Mapping
@@ -91,3 +91,35 @@ def mean_squared_gradient(model: nn.Module, examples, *, tally: Tally | None = N
     if tally is not None:
         tally.gradient_evaluations += len(examples)
     return total / len(examples)
+
+
+def without_span(vector: Tensor, rows: Tensor) -> Tensor:
+    """The part of `vector` [P] that is orthogonal to every row of `rows` [m, P].
+
+    Directions in which the rows are smaller than 1e-5 of their largest are rounding, and are left in.
+    """
+    basis = rows.double()
+    values, vectors = torch.linalg.eigh(basis @ basis.T)  # the squared singular values of the rows
+    kept = values > 1e-10 * values[-1].clamp_min(torch.finfo(torch.float64).tiny)
+    inside = vectors[:, kept].T @ basis  # orthogonal, with squared norms `values`
+    exact = vector.double()
+    return (exact - inside.T @ ((inside @ exact) / values[kept])).to(vector.dtype)
+
+
+def conjugate_gradients(product, b: Tensor, iterations: int, tolerance: float = 1e-6) -> Tensor:
+    """x with product(x) = b for a symmetric map without negative eigenvalues, to ||residual|| <= tolerance ||b||."""
+    x, residual = torch.zeros_like(b), b.clone()
+    direction, squared = residual.clone(), torch.dot(residual, residual)
+    enough = tolerance**2 * squared
+    for _ in range(iterations):
+        if squared <= enough:
+            break
+        mapped = product(direction)
+        curvature = torch.dot(direction, mapped)
+        if curvature <= 0:  # rounding, once the rest of b is where the map is zero
+            break
+        step = squared / curvature
+        x, residual = x + step * direction, residual - step * mapped
+        previous, squared = squared, torch.dot(residual, residual)
+        direction = residual + squared / previous * direction
+    return x
