@@ -41,7 +41,8 @@ EXACT = Certificate("exact", "fit on the remaining examples with the same seed; 
 class DareForest:
     """A deletable forest.
 
-    n_trees, max_depth: as in any forest (depth at most 24); n_thresholds: candidates k per attribute and node;
+    n_trees, max_depth: as in any forest (depth at most 24); n_thresholds: candidates k per attribute and node, at most
+    255: with few of them the best one changes less often, and deletions are cheaper (see benchmarks/forest.py);
     random_depth: number of upper layers with random splits, `max_depth` gives extremely randomised trees;
     max_features: attributes p per node, a count, a fraction or "sqrt"; min_leaf: examples that a leaf needs;
     n_classes: fixed number of classes, by default the largest label + 1; smoothing: added to class probabilities
@@ -50,7 +51,7 @@ class DareForest:
 
     n_trees: int = 100
     max_depth: int = 10
-    n_thresholds: int = 5
+    n_thresholds: int = 3
     random_depth: int = 0
     max_features: int | float | str = "sqrt"
     min_leaf: int = 1

@@ -38,7 +38,7 @@ class Ridge:
     lam        penalty, at least 0; 0 raises ValueError where the columns of X are dependent
     targets    "onehot" (0 and 1) or "signed" (-1 and 1)
     intercept  append a column of ones, which is not penalised
-    tolerance  relative error of theta above which it is solved for again
+    tolerance  relative error of theta, as estimated in `drift`, above which it is solved for again
     n_classes  fixed number of classes, by default the largest label + 1
     """
 
@@ -165,17 +165,19 @@ class Ridge:
         """The state without `rows`, and an estimate of the relative error of its theta.
 
         The estimate is the Newton correction |A^-1 (X'T - A theta)| / |theta| with the downdated A and X'T, plus a
-        bound on what rounding in their own downdates can have done.
+        bound on what rounding in their own downdates can have done so far: eps |A^-1| (|A| |theta| + |X'T|) for each.
         """
         x, t = self._x[rows], self._t[rows]
         step, reach, release = self._step(rows)
+        rounding = np.abs(self._inverse) @ (np.abs(self.gram) @ np.abs(self.theta) + np.abs(self._moment))
         gram, moment = self.gram - x.T @ x, self._moment - x.T @ t
         inverse = self._inverse + reach @ release @ reach.T
         inverse = (inverse + inverse.T) / 2
         theta = self.theta - step
-        subtracted = self._subtracted + np.finfo(float).eps * np.linalg.norm(self.gram)
-        correction = np.linalg.norm(inverse @ (moment - gram @ theta)) / max(np.linalg.norm(theta), 1e-300)
-        return gram, moment, inverse, theta, subtracted, correction + subtracted * np.linalg.norm(inverse)
+        size = max(np.linalg.norm(theta), 1e-300)
+        subtracted = self._subtracted + np.finfo(float).eps * np.linalg.norm(rounding) / size
+        correction = np.linalg.norm(inverse @ (moment - gram @ theta)) / size
+        return gram, moment, inverse, theta, subtracted, correction + subtracted
 
 
 class LinearHead:
