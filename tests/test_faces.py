@@ -141,6 +141,20 @@ def test_the_planted_attribute_is_tied_to_identity_as_the_dial_says(stand_in, co
     assert 0.03 < frame < 0.2
 
 
+def test_strangers_of_the_planted_faces_are_in_the_test_part_alone(stand_in):
+    ds, all_known = faces.planted_olivetti(16, 0.5, strangers=6), faces.planted_olivetti(16, 0.5)
+    seen = ds.test.attributes["seen"] == 1
+    assert len(ds.test.groups[~seen].unique()) == 6 and int((~seen).sum()) == 6 * 10
+    assert len(ds.train) == 34 * 8 and int(seen.sum()) == 34 * 2
+    assert not torch.isin(ds.test.groups[~seen], ds.train.groups).any()
+    # nobody's picture or label depends on who is a stranger
+    kept = torch.isin(all_known.train.groups, ds.train.groups)
+    assert torch.equal(all_known.train[kept].images, ds.train.images)
+    assert torch.equal(all_known.train[kept].labels, ds.train.labels)
+    with pytest.raises(ValueError, match="below 40"):
+        faces.planted_olivetti(strangers=40)
+
+
 def test_the_dial_is_checked(stand_in):
     with pytest.raises(ValueError, match="between 0 and 1"):
         faces.planted_olivetti(correlation=1.5)

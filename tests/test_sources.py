@@ -189,6 +189,8 @@ def test_faces_by_task(folder, monkeypatch):
     assert np.array_equal(ds.test.images.permute(0, 2, 3, 1).numpy(), pictures(18)[wanted])
     ds = data.load("lfw", task="smiling")
     labelled = data.Examples.concatenate([ds.train, ds.test])
+    known = set(ds.train.groups.tolist())
+    assert [int(g) in known for g in labelled.groups] == labelled.attributes["seen"].bool().tolist()
     assert sorted(labelled.labels.tolist()) == [0, 0, 0, 1, 1, 1] and "Name" not in repr(ds.class_names) + ds.source
     with pytest.raises(ValueError, match="male, smiling or identity"):
         data.load("lfw", task="hair")

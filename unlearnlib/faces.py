@@ -154,15 +154,20 @@ def raf_db(folder: str, size: int = 64) -> Dataset:
     return Dataset("raf_db", *parts, EMOTIONS, "RAF-DB, basic emotions, aligned")
 
 
-def planted_olivetti(size: int = 64, correlation: float = 0.0, seed: int = 0) -> Dataset:
+def planted_olivetti(size: int = 64, correlation: float = 0.0, strangers: int = 0, seed: int = 0) -> Dataset:
     """The 40 people of the ORL faces with glasses drawn on some pictures; the label is whether they are there.
 
     Every person has a hidden bit (half of them 1), and P(glasses = bit) = (1 + correlation) / 2, so that the task is
     known exactly and its tie to identity is a dial. Groups are people; the last two shots of each are the test part.
+    All pictures of `strangers` people, drawn with `seed`, are in the test part as well and none in the training part:
+    attribute `seen` is 0 for these and 1 for all other pictures.
     """
     if not 0 <= correlation <= 1:
         raise ValueError(f"correlation must lie between 0 and 1, not {correlation!r}")
+    if isinstance(strangers, bool) or not isinstance(strangers, int) or not 0 <= strangers < 40:
+        raise ValueError(f"strangers must be a whole number below 40, not {strangers!r}")
     ds = olivetti(size)
+    unknown = torch.from_numpy(numpy_generator(seed, "planted", "strangers").permutation(40)[:strangers])
     bit = numpy_generator(seed, "planted", "bits").permutation(40) % 2
 
     def part(name: str, faces: Examples) -> Examples:
@@ -171,11 +176,20 @@ def planted_olivetti(size: int = 64, correlation: float = 0.0, seed: int = 0) ->
         worn = np.where(agrees, bit[people], 1 - bit[people])
         images = faces.images.clone()
         images[torch.from_numpy(worn == 1)] = glasses(images[torch.from_numpy(worn == 1)])
-        attributes = {**faces.attributes, "glasses": integers(worn), "glasses_bit": integers(bit[people])}
+        seen = (~torch.isin(faces.groups, unknown)).long()
+        attributes = {
+            **faces.attributes,
+            "glasses": integers(worn),
+            "glasses_bit": integers(bit[people]),
+            "seen": seen,
+        }
         return Examples(images, integers(worn), faces.groups, attributes)
 
-    settings = f"planted glasses, correlation={correlation:g} seed={seed}"
-    return Dataset("planted_olivetti", part("train", ds.train), part("test", ds.test), ("none", "glasses"), settings)
+    train, test = part("train", ds.train), part("test", ds.test)
+    known = train.attributes["seen"] == 1
+    settings = f"planted glasses, correlation={correlation:g} strangers={strangers} seed={seed}"
+    held_out = Examples.concatenate([test, train[~known]])
+    return Dataset("planted_olivetti", train[known], held_out, ("none", "glasses"), settings)
 
 
 def glasses(pictures: Tensor) -> Tensor:

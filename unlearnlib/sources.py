@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def lfw(task: str = "male", least: int = 5, strangers: int = 0, size: int = 64) 
     Groups number the people of the task from 0. Attributes male and smiling are -1 where unknown. For `male` and
     `identity` the last fifth of each person's pictures (at least one) is the test part. For `male` it takes more
     than `least` - 1 pictures to be among the people, and `strangers` adds that many evenly spaced pictures of
-    others to the test part; attribute `seen` is 0 for these and 1 for all other pictures.
+    others to the test part. Attribute `seen` is 0 for pictures of people who are not in the training part.
     """
     if task not in ("male", "smiling", "identity"):
         raise ValueError(f"task must be male, smiling or identity, not {task!r}")
@@ -154,7 +155,6 @@ def lfw(task: str = "male", least: int = 5, strangers: int = 0, size: int = 64) 
         groups, people = _people(arrays["identity"][chosen])
         labels = {"male": male[chosen], "smiling": smiling[chosen], "identity": groups}[task]
         attributes = {"male": integers(male[chosen]), "smiling": integers(smiling[chosen])}
-        attributes["seen"] = torch.full((len(groups),), int(first == 0))
         return Examples(tensor(pictures[chosen]), integers(labels), integers(groups + first), attributes), people
 
     faces, people = examples(known)
@@ -169,7 +169,12 @@ def lfw(task: str = "male", least: int = 5, strangers: int = 0, size: int = 64) 
             raise ValueError(f"lfw has {len(others)} pictures of people with fewer than {least}, not {strangers}")
         chosen = others[np.arange(strangers) * len(others) // strangers]
         held_out = Examples.concatenate([held_out, examples(chosen, first=len(people))[0]])
-    return Dataset("lfw", faces[~test], held_out, names, _named("lfw64.npz"))
+    trained = faces[~test].groups
+    train, held_out = (
+        replace(part, attributes={**part.attributes, "seen": torch.isin(part.groups, trained).long()})
+        for part in (faces[~test], held_out)
+    )
+    return Dataset("lfw", train, held_out, names, _named("lfw64.npz"))
 
 
 def _averaged(pictures: np.ndarray) -> np.ndarray:
