@@ -111,6 +111,25 @@ def test_only_the_retained_pictures_are_read(monkeypatch):
     assert found[0] == found[1]
 
 
+def test_no_development_seed_is_a_seed_of_a_reported_model(monkeypatch):
+    seeds, run = [], registry.unlearn
+    monkeypatch.setattr(registry, "unlearn", lambda *a, seed, **o: seeds.append(seed) or run(*a, seed=seed, **o))
+    fit = training.fit
+    monkeypatch.setattr(training, "fit", lambda m, e, r, seed, **o: seeds.append(seed) or fit(m, e, r, seed, **o))
+    tuning.tried(Bench(SETTING, seeds=2), "finetune", epochs=1)
+    reported = [settings.seed_of(role, seed) for role in settings.ROLES for seed in (0, settings._RANGE - 1)]
+    assert len(seeds) == 4 and min(seeds) > max(reported)
+
+
+def test_settings_that_are_fixed_hold_in_every_trial():
+    found = tuned(BENCH, "unsir", trials=2, fixed={"whole_classes": False, "lr": 0.005})
+    tried = [dict(trial.hyperparameters) for trial in found.trials]
+    assert [(t["whole_classes"], t["lr"]) for t in tried] == [(False, 0.005)] * 2
+    assert tried[0]["repair_lr"] == registry.configure("unsir").repair_lr != tried[1]["repair_lr"]
+    with pytest.raises(ValueError, match="did you mean 'noise_lr'"):
+        tuned(BENCH, "unsir", trials=1, fixed={"noise_rl": 1.0})
+
+
 def test_the_same_again_and_nothing_is_made_twice(monkeypatch):
     first = tuned(BENCH, "random_labels", trials=4)
     assert tuned(BENCH, "random_labels", trials=4, seed=1) != first

@@ -205,12 +205,17 @@ class Tuned:
         return pd.DataFrame([{**dict(t.hyperparameters), **{f: getattr(t, f) for f in facts}} for t in self.trials])
 
 
-def tuned(bench: Bench, method: str, trials: int = 8, seed: int = 0) -> Tuned:
+def tuned(
+    bench: Bench, method: str, trials: int = 8, seed: int = 0, *, fixed: Mapping[str, object] | None = None
+) -> Tuned:
     """The hyper-parameters of `method`, chosen in `trials` trials by the protocol of the module's first lines.
+
+    fixed     hyper-parameters that all trials have in common; they are not searched
 
     Raises ValueError for a method that declares nothing to search, and for requests that the objective cannot judge.
     """
-    space = distributions(method)
+    fixed = dict(fixed or {})
+    space = {name: span for name, span in distributions(method).items() if name not in fixed}
     if trials < 1:
         raise ValueError(f"tuning needs at least one trial, not {trials}")
     import optuna  # slow to import, and needed here alone
@@ -220,12 +225,12 @@ def tuned(bench: Bench, method: str, trials: int = 8, seed: int = 0) -> Tuned:
     try:
         sampler = optuna.samplers.TPESampler(n_startup_trials=max(1, trials // 2), seed=seed)
         search = optuna.create_study(sampler=sampler)
-        defaults = registry.configure(method)
+        defaults = registry.configure(method, **fixed)
         search.enqueue_trial({name: getattr(defaults, name) for name in space})
         made = []
         for _ in range(trials):
             asked = search.ask(space)
-            made.append(tried(bench, method, **asked.params))
+            made.append(tried(bench, method, **fixed, **asked.params))
             search.tell(asked, made[-1].value)
     finally:
         optuna.logging.set_verbosity(before)

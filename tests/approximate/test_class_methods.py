@@ -145,6 +145,19 @@ def test_optimised_noise_is_what_unlearns_the_class():
     assert training.accuracy(after, parts.retain) > 0.75
 
 
+def test_unsir_takes_people_only_when_told_and_then_knows_no_more_than_their_classes():
+    whole = dataclasses.replace(split(), request="random:20")
+    model = models.build("mlp", dataset(), hidden=(16,))
+    changed = whole.train.images.clone()
+    changed[whole.forget_index] = 0
+    blind = dataclasses.replace(whole, train=dataclasses.replace(whole.train, images=changed))
+    both = [ul.unlearn("unsir", model, parts, seed=0, whole_classes=False).model for parts in (whole, blind)]
+    assert same(state(both[0]), state(both[1])) and not same(state(both[0]), state(model))
+    config, kept = unsir.Unsir(noise_images=2, noise_steps=1), whole.retain_index
+    made = unsir.impairing_set(model, whole, kept, config, registry.Run(0))
+    assert made.labels[len(kept) :].tolist() == whole.forget.labels.unique().repeat_interleave(2).tolist()
+
+
 def test_the_penalty_alone_shrinks_noise_to_the_mean_picture():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     nn.init.zeros_(flat[1].weight)  # a constant network: no cross-entropy gradient

@@ -306,6 +306,22 @@ def test_kfac_and_ekfac_are_exact_where_inputs_and_output_gradients_are_independ
         assert (make(model, TRAIN).dense() - exact).norm() < 1e-12 * exact.norm()
 
 
+def test_kfac_of_a_convolution_is_exact_where_one_place_is_read_and_all_look_alike():
+    class Corner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv2d(2, 3, 1, dtype=torch.float64)
+
+        def forward(self, x):
+            return self.convolution(x)[:, :, 0, 0]
+
+    torch.manual_seed(0)
+    net, picture = Corner(), torch.tensor([0.3, -1.2], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, 4, 5)
+    one = Examples(picture.clone(), torch.tensor([1]))
+    exact = curvature.Curvature(net, one).dense()  # 20 places: a sum over them for inputs, a mean for gradients
+    assert exact.abs().max() > 0.01 and torch.allclose(curvature.kfac(net, one).dense(), exact, atol=1e-12)
+
+
 def test_ekfac_is_exact_for_one_example():
     """For one picture E[a a^T] has one direction, and a layer's block is a Kronecker product."""
     model, one = models.build("mlp", dataset(n=60), hidden=()).double(), TRAIN[:1]

@@ -4,9 +4,14 @@
     impair   one pass of descent on CE over the noise (labelled c) and a part R' of the retain set
     repair   one pass over R' alone
 
-The forgotten pictures themselves are never read, only their classes: it is for whole classes. Tarun et al., IEEE TNNLS
-2023, arXiv 2111.08947. N is in units of the pixels' standard deviation about their mean (over R'), ||.||^2 is summed
-over a picture's pixels, the loss is a mean over pictures. Limit: without noise and repair it is fine-tuning on R'.
+The forgotten pictures themselves are never read, only their classes: it is for whole classes, and other requests are
+refused. `whole_classes=False` takes them: then c are the classes that occur in the forget set. So it serves as a
+baseline for forgetting people (Choi and Na, arXiv 2311.02240); their code pairs noise with labels that it was not made
+for, here each keeps its own. Who is to be forgotten has no part in it but through these classes.
+
+Tarun et al., IEEE TNNLS 2023, arXiv 2111.08947. N is in units of the pixels' standard deviation about their mean (over
+R'), ||.||^2 is summed over a picture's pixels, the loss is a mean over pictures. Limit: without noise and repair it is
+fine-tuning on R'.
 Deviations: every noise picture is used once (the authors mean to repeat one batch 20 times, and their code repeats 3
 pictures); each noise picture is labelled with the class that it was made for; the defaults are ours, but for the
 authors' penalty 0.1, noise lr 0.1, 40 noise steps, impair lr 0.02, repair lr 0.01.
@@ -37,6 +42,7 @@ class Unsir(Descent):
     noise_steps: int = 40  # of Adam on the noise pictures
     noise_lr: float = 0.1  # of these steps
     penalty: float = 0.1  # of the squared norm of the noise
+    whole_classes: bool = True  # refuse requests for anything else
 
     def __post_init__(self):
         if not 0 < self.retain_fraction <= 1 or self.noise_images < 0 or self.noise_steps < 0:
@@ -93,15 +99,16 @@ def impairing_set(model: nn.Module, split, kept: Tensor, config: Unsir, run) -> 
     paper="tarun2023",
     cost="(epochs + repair_epochs) * retain_fraction * R + (epochs + noise_steps) * noise_images",
     fails=(
-        "On anything but whole classes, which it refuses. Where one pass of repair is not enough, the retain set "
-        "stays damaged."
+        "On anything but whole classes, which it refuses unless told otherwise: its noise knows classes, not examples. "
+        "Where one pass of repair is not enough, the retain set stays damaged."
     ),
     published={"lr": 0.02, "repair_lr": 0.01, "noise_lr": 0.1, "noise_steps": 40, "penalty": 0.1},
     origin="the authors' values; the number of noise pictures is ours",
     search={"lr": (1e-3, 1e-1, "log"), "repair_lr": (1e-3, 1e-1, "log")},
 )
 def unsir(model, split, config: Unsir, run) -> nn.Module:
-    only_whole_classes("unsir", split)
+    if config.whole_classes:
+        only_whole_classes("unsir", split)
     drawn = torch.randperm(len(split.retain_index), generator=run.generator("subset"))
     kept = split.retain_index[drawn[: max(1, round(config.retain_fraction * len(drawn)))].sort().values]
     both = impairing_set(model, split, kept, config, run)
