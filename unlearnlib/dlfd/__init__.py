@@ -3,7 +3,7 @@
 unlearnlib.unlearn("dlfd", model, split, seed=0)                as_written.py
 unlearnlib.unlearn("dlfd_as_released", model, split, seed=0)    as_released.py
 plan, error = dlfd.sinkhorn(cost, 0.05)                         transport.py, and other distances in distances.py
-moved, work = dlfd.perturb(model, images, labels, ...)          perturbation.py
+moved, work = dlfd.perturb(model, images, labels, ...)          perturbation.py, its passes through frozen.py
 """
 
 from unlearnlib.dlfd.as_released import DlfdAsReleased, early_plan, released_noise, released_score, released_transport

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from unlearnlib import models
 from unlearnlib.dlfd.distances import distance as feature_distance
+from unlearnlib.dlfd.frozen import frozen
 
 
 def perturb(
@@ -30,18 +31,19 @@ def perturb(
         x* <- clip(x* + step * sign grad_x [ transport_weight * D(phi(x*), phi_f) - ce_weight * CE(f(x*), y) ])
 
     clipped to `limits` (low, high: [C, 1, 1] or scalars) and, where given, to within `epsilon` of `images`. All in
-    pixel units. The model is in eval mode meanwhile and its parameters get no gradient. `distance` is one of
-    distances.DISTANCES; `precision` "bfloat16" runs the network in mixed precision.
+    pixel units. The passes go through a frozen copy of the model in eval mode, tapped where `tap` is. `distance` is one
+    of distances.DISTANCES; `precision` "bfloat16" runs the network in mixed precision.
     """
     moved, (low, high) = images.detach().clone(), limits
     if epsilon is not None:
         low, high = torch.maximum(images - epsilon, low), torch.minimum(images + epsilon, high)
     lower = precision == "bfloat16"
-    with models.evaluating(model):
+    network = frozen(model, tap.layer, lower=lower)
+    with models.evaluating(network), models.FeatureTap(network, images, tap.layer) as frozen_tap:
         for _ in range(steps):
             moved.requires_grad_(True)
             with torch.autocast(moved.device.type, dtype=torch.bfloat16, enabled=lower):
-                logits, features = tap(moved)
+                logits, features = frozen_tap(moved)
             objective = -ce_weight * F.cross_entropy(logits.float(), labels)
             if transport_weight:
                 away = feature_distance(distance, features.float(), forget_features, regularisation)
