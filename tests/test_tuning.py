@@ -162,8 +162,16 @@ def test_the_objective_in_closed_form():
     score = objective(candidate, original, split)
     # Of validation only class 0 counts, as in F: one right at 3/4, one wrong at 1/4. F is right, at 3/4.
     assert score.unlike == pytest.approx((0.5 + 0.25) / 2)
-    assert score.damage == pytest.approx(2 / 3 - 1 / 3)
+    assert score.damage == pytest.approx((1 / 2 + 0) / 2)  # of class 0 one of two is lost; class 1 never was right
     assert objective(original, original, split) == Score(pytest.approx(0.0), 0.0)
+
+
+def test_a_constant_answer_pays_for_the_rare_class():
+    """Nine pictures of ten show class 0: to answer 0 always loses a tenth of accuracy, but one of two classes."""
+    original, constant = Table([[9.0, 0.0], [0.0, 9.0]]), Table([[9.0, 0.0], [9.0, 0.0]])
+    some = part([0] * 9 + [1], [0] * 9 + [1])
+    score = objective(constant, original, Split.of(retain=some, forget=some, validation=some))
+    assert score.unlike == pytest.approx(0.0) and score.damage == pytest.approx(0.5)
 
 
 def test_retraining_scores_better_than_the_original():
