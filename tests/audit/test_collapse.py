@@ -69,3 +69,10 @@ def test_the_audit_tells_a_collapsed_task_from_a_kept_one():
     assert found[0].fisher > 20 * found[1].fisher
     assert found[0].cka == pytest.approx(1) and found[1].cka < 0.99
     assert found[0].verification == found[1].verification > 0.8
+
+
+def test_an_encoder_that_answers_the_same_to_everything_has_lost_it_all():
+    people, y = np.repeat(np.arange(6), 10), np.arange(60) % 2
+    rng, dead = np.random.default_rng(0), np.zeros((60, 4))
+    found = collapse.feature_audit(dead, y, dead, y, dead, people, retrained=rng.normal(size=(60, 4)))
+    assert (found.task, found.fisher, found.verification, found.cka) == (0.5, 0.0, 0.5, 0.0)

@@ -88,11 +88,13 @@ class FeatureAudit:
 def feature_audit(retain, retain_labels, unseen, unseen_labels, forgotten, people, *, retrained) -> FeatureAudit:
     """Read features of one model: retain [N, d], unseen [M, d], forgotten [K, d]; `retrained` is [M, e] of the oracle.
 
-    `people` [K] are the identities of the forgotten pictures.
+    `people` [K] are the identities of the forgotten pictures. Features that are the same for all unseen pictures have
+    nothing in common with the retrained model's, and nothing between their classes: CKA and Fisher ratio are 0.
     """
+    constant = not np.ptp(_features(unseen), axis=0).any()
     return FeatureAudit(
         task=probe_accuracy(retain, retain_labels, unseen, unseen_labels, penalty=10.0),
-        fisher=fisher_ratio(unseen, unseen_labels),
+        fisher=0.0 if constant else fisher_ratio(unseen, unseen_labels),
         verification=verification_auc(forgotten, people),
-        cka=linear_cka(unseen, retrained),
+        cka=0.0 if constant else linear_cka(unseen, retrained),
     )
