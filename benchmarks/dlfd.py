@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from _ratios import cpu_seconds, row
 
-from unlearnlib import dlfd, models
-from unlearnlib.examples import Dataset, Examples
+from unlearnlib import dlfd
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.training import models
 
 STEPS, BATCH, CLASSES, SIDE = 15, 32, 8, 64
 FORGET, RETAIN, VALIDATION = 1500, 8525, 1539

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from _ratios import cpu_seconds, row
 from torch import nn
 
-from unlearnlib import models, seeding
+from unlearnlib import seeding
 from unlearnlib.approximate.fisher import fisher_diagonal
 from unlearnlib.approximate.gradients import flat
-from unlearnlib.data import Dataset, Examples
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.training import models
 
 EXAMPLES, CLASSES = 256, 10
 GOALS = {"mlp": 5, "cnn": 5, "resnet_bn": 1}

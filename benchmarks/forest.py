@@ -19,7 +19,7 @@ from _ratios import cpu_seconds, row
 from sklearn.datasets import make_classification
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-from unlearnlib.exact import DareForest
+from unlearnlib.exact.forest import DareForest
 
 SETTINGS = {
     "paper": dict(n_thresholds=25, max_features="sqrt"),

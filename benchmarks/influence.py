@@ -23,7 +23,7 @@ from torch.func import functional_call, grad, hessian, jvp
 from unlearnlib.approximate import curvature
 from unlearnlib.approximate.gradients import flat, shaped, trainable
 from unlearnlib.approximate.influence import effects
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
 
 N, DAMPING, TOLERANCE = 4000, 1e-2, 1e-5
 

@@ -10,8 +10,8 @@ import numpy as np
 from _ratios import row, timed
 from scipy.stats import norm
 
-from unlearnlib.audit.lira import lira, shadow_attack
-from unlearnlib.audit.state import FORGET, NEVER, state_matrix
+from unlearnlib.audit.attacks.lira import lira, shadow_attack
+from unlearnlib.audit.statistics.state import FORGET, NEVER, state_matrix
 from unlearnlib.seeding import numpy_generator
 
 MODELS, EXAMPLES, GOAL = 128, 10_000, 200

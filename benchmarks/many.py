@@ -12,9 +12,10 @@ import torch
 from _ratios import cpu_seconds, row
 from torch import nn
 
-from unlearnlib import data, models, seeding, training
-from unlearnlib.data import Dataset, Examples
-from unlearnlib.training import Recipe
+from unlearnlib import data, seeding, training
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 SHADOWS, SHADOW_EPOCHS, SHADOW_BUDGET = 64, 8, 180.0
 SGD = Recipe(epochs=1, optimiser="sgd", lr=0.1, weight_decay=5e-4)

@@ -18,9 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from unlearnlib import data, models, seeding, training
-from unlearnlib.data import Dataset, Examples
-from unlearnlib.training import Recipe
+from unlearnlib import data, seeding, training
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 BUDGET, REACHED = 5.0, 0.97  # core-seconds for mnist5k, and the accuracy to reach
 SGD = Recipe(epochs=1, optimiser="sgd", lr=0.1, weight_decay=5e-4)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from unlearnlib.data import Dataset, Examples, Split
+from unlearnlib.data.examples import Dataset, Examples, Split
 
 
 def examples(n: int = 120, classes: int = 3, side: int = 8, channels: int = 1, seed: int = 0) -> Examples:

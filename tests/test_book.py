@@ -176,7 +176,7 @@ def test_versions_agree():
 
 
 def test_numerics_are_pinned_alike_everywhere():
-    from unlearnlib.bookkeeping import PINS
+    from unlearnlib.publishing.bookkeeping import PINS
 
     pins = {**PINS, "OMP_NUM_THREADS": "1"}
     line = re.search(r"^NUMERICS := (.+)$", text("Makefile"), re.MULTILINE)[1]

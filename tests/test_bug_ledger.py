@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from small import dataset, split, state
 
 import unlearnlib as ul
-from unlearnlib import data, models, training
+from unlearnlib import data, training
 from unlearnlib.approximate import unsir
-from unlearnlib.audit import modified_entropy
-from unlearnlib.training import Recipe, Tally
+from unlearnlib.audit.attacks.membership import modified_entropy
+from unlearnlib.training import models
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "book" / "bug-ledger.md").read_text()

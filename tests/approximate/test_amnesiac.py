@@ -8,9 +8,11 @@ import torch
 from small import dataset, same, split, state, stranger
 
 import unlearnlib as ul
-from unlearnlib import models, seeding, training
+from unlearnlib import seeding, training
 from unlearnlib.approximate.amnesiac import fit_recording, taken_back
-from unlearnlib.training import Batch, Recipe, minibatches
+from unlearnlib.training import models
+from unlearnlib.training.batches import Batch, minibatches
+from unlearnlib.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=2, batch_size=16, optimiser="sgd", lr=0.05, schedule="constant")
 

@@ -10,11 +10,14 @@ from small import dataset, examples, same, split, state, stranger
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import data, models, registry, training
+from unlearnlib import data, training
 from unlearnlib.approximate import unsir
 from unlearnlib.approximate.boundary import narrowed, nearest_other, widened
-from unlearnlib.data import Split
-from unlearnlib.training import Recipe, Tally
+from unlearnlib.data.examples import Split
+from unlearnlib.methods import registry
+from unlearnlib.training import models
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.recipe import Recipe
 
 NAMES = ["boundary_shrink", "boundary_expand", "unsir"]
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0}

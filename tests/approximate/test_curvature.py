@@ -7,13 +7,13 @@ import torch
 from small import dataset, examples, state, stranger
 from torch import nn
 
-from unlearnlib import models
 from unlearnlib.approximate import curvature
 from unlearnlib.approximate.curvature import kronecker, solvers
 from unlearnlib.approximate.curvature.products import jacobians, jvp
 from unlearnlib.approximate.gradients import mean_gradient, shaped, trainable
-from unlearnlib.data import Examples
-from unlearnlib.training import Diverged, Tally
+from unlearnlib.data.examples import Examples
+from unlearnlib.training import models
+from unlearnlib.training.loop import Diverged, Tally
 
 
 class Attention(nn.Module):

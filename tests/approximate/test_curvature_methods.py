@@ -10,7 +10,7 @@ from small import dataset, split, state
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import models, registry, seeding, training
+from unlearnlib import seeding, training
 from unlearnlib.approximate import fisher, gradients
 from unlearnlib.approximate.curvature.products import jacobians
 from unlearnlib.approximate.fisher_forgetting import FisherForgetting, deviation
@@ -18,7 +18,9 @@ from unlearnlib.approximate.lfssd import sensitivity
 from unlearnlib.approximate.ntk import corrections
 from unlearnlib.approximate.ssd import dampened
 from unlearnlib.approximate.woodfisher import inverse_product
-from unlearnlib.training import Recipe
+from unlearnlib.methods import registry
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 
 def vector(model) -> torch.Tensor:

@@ -10,10 +10,11 @@ from small import dataset, same, split, state
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import models, training
+from unlearnlib import training
 from unlearnlib.approximate.delete import without_class
 from unlearnlib.approximate.steps import matched_mean
-from unlearnlib.training import Recipe
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 PLAIN = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
 

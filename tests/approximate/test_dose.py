@@ -11,10 +11,14 @@ from small import dataset, examples, same, split, state
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import models, registry, training
+from unlearnlib import training
 from unlearnlib.approximate import dose, gradients
-from unlearnlib.data import Split
-from unlearnlib.training import Batch, Part, Recipe, Tally
+from unlearnlib.data.examples import Split
+from unlearnlib.methods import registry
+from unlearnlib.training import models
+from unlearnlib.training.batches import Batch
+from unlearnlib.training.loop import Part, Tally
+from unlearnlib.training.recipe import Recipe
 
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
 

@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from small import dataset, examples, same, state, stranger
 from torch import nn
 
-from unlearnlib import models, seeding
+from unlearnlib import seeding
 from unlearnlib.approximate import fisher, gradients
-from unlearnlib.data import Examples
-from unlearnlib.training import Tally
+from unlearnlib.data.examples import Examples
+from unlearnlib.training import models
+from unlearnlib.training.loop import Tally
 
 
 def drawn(build) -> nn.Module:

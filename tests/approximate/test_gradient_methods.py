@@ -10,9 +10,11 @@ from small import dataset, same, split, state
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import models, registry, training
+from unlearnlib import training
 from unlearnlib.approximate.random_labels import wrong_labels
-from unlearnlib.training import Recipe
+from unlearnlib.methods import registry
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 
 def linear() -> nn.Module:

@@ -12,7 +12,6 @@ from small import same, split, state
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import models, registry
 from unlearnlib.approximate import curvature
 from unlearnlib.approximate.gradients import example_gradients, flat, mean_gradient, trainable
 from unlearnlib.approximate.influence import (
@@ -27,8 +26,10 @@ from unlearnlib.approximate.influence import (
 from unlearnlib.approximate.newton import Newton, newton
 from unlearnlib.approximate.pbrf import PBRF, Response, pbrf
 from unlearnlib.approximate.unrolled_sgd import UnrolledSGD, unrolled_sgd
-from unlearnlib.data import Dataset, Examples, Split
+from unlearnlib.data.examples import Dataset, Examples, Split
 from unlearnlib.exact.ridge import Ridge
+from unlearnlib.methods import registry
+from unlearnlib.training import models
 
 EXACT = {"iterations": 2000, "tolerance": 1e-13}
 

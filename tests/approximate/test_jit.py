@@ -8,8 +8,8 @@ from small import split, state
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import registry
 from unlearnlib.approximate.jit import steepness
+from unlearnlib.methods import registry
 
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
 

@@ -9,12 +9,15 @@ from small import dataset, same, split, state, stranger
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib import models, registry, training
+from unlearnlib import training
 from unlearnlib.approximate import dose, gradients
 from unlearnlib.approximate.fisher import fisher_diagonal
 from unlearnlib.approximate.l1_sparse import L1Sparse
 from unlearnlib.approximate.sfron import adaptive
-from unlearnlib.training import Recipe, Tally
+from unlearnlib.methods import registry
+from unlearnlib.training import models
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.recipe import Recipe
 
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
 

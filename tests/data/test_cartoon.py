@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnlib import cartoon, data
+from unlearnlib import data
+from unlearnlib.data import cartoon
 from unlearnlib.seeding import generator, numpy_generator
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlearnlib import data
-from unlearnlib.data import Dataset, Examples, Split
+from unlearnlib.data.examples import Dataset, Examples, Split
 
 
 def toy(n=200, classes=5) -> Dataset:

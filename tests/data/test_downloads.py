@@ -7,7 +7,8 @@ import torchvision
 from PIL import Image
 from scipy.io import savemat
 
-from unlearnlib import data, downloads
+from unlearnlib import data
+from unlearnlib.data import downloads
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,7 @@ from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import FakeData
 
-from unlearnlib.data import Dataset, Examples, Split
-from unlearnlib.examples import pixel_limits, stratified
+from unlearnlib.data.examples import Dataset, Examples, Split, pixel_limits, stratified
 from unlearnlib.seeding import generator
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from unlearnlib import data, faces, sources
-from unlearnlib.examples import Dataset, Examples
+from unlearnlib import data
+from unlearnlib.data import faces, sources
+from unlearnlib.data.examples import Dataset, Examples
 
 
 def picture(seed: int, side: int = 32) -> np.ndarray:

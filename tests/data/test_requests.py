@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearnlib import data
-from unlearnlib.data import Dataset, Examples, split
-from unlearnlib.requests import wrong_labels
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.data.requests import wrong_labels
+from unlearnlib.data.splits import split
 from unlearnlib.seeding import generator
 
 N, CLASSES, PEOPLE = 240, 4, 12

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from unlearnlib import data, sources
+from unlearnlib import data
+from unlearnlib.data import sources
 
 ARCHIVES = os.environ.get("UNLEARN_DATA")
 needs_archives = pytest.mark.skipif(not ARCHIVES, reason="UNLEARN_DATA is not set")

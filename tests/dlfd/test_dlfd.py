@@ -12,10 +12,12 @@ from sklearn.metrics.pairwise import rbf_kernel
 from small import dataset, same, split, state
 
 import unlearnlib as ul
-from unlearnlib import dlfd, models, registry, training
+from unlearnlib import dlfd, training
+from unlearnlib.data.examples import pixel_limits
 from unlearnlib.dlfd import distances
-from unlearnlib.examples import pixel_limits
-from unlearnlib.training import Recipe
+from unlearnlib.methods import registry
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 
 def clouds(m: int = 12, n: int = 9, seed: int = 0):

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from small import dataset, same, state, stranger
 from torch import nn
 
-from unlearnlib import dlfd, models
+from unlearnlib import dlfd
 from unlearnlib.dlfd import frozen as module
 from unlearnlib.dlfd.frozen import convolution_matrix, foldable, frozen
+from unlearnlib.training import models
 
 
 def lived_in(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import kernel_ridge, naive_bayes, neighbors
 
-from unlearnlib import models
-from unlearnlib.exact import KernelRidge, LinearHead, NaiveBayes, NearestMean, NearestNeighbours, Ridge
+from unlearnlib.exact.kernel import KernelRidge
+from unlearnlib.exact.naive_bayes import NaiveBayes, NearestMean
+from unlearnlib.exact.neighbours import NearestNeighbours
+from unlearnlib.exact.ridge import LinearHead, Ridge
+from unlearnlib.training import models
 
 
 def problem(seed: int, n: int = 60, d: int = 8, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

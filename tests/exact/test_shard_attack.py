@@ -6,12 +6,13 @@ import pytest
 import torch
 from small import dataset, examples
 
-from unlearnlib import models, seeding
-from unlearnlib.data import Examples
+from unlearnlib import seeding
+from unlearnlib.data.examples import Examples
 from unlearnlib.exact import shard_attack
 from unlearnlib.exact.sisa import Sisa
 from unlearnlib.private import accounting
-from unlearnlib.training import Recipe
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 
 def wrong_labels(n: int = 120, share: float = 0.25) -> tuple[Examples, torch.Tensor]:

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import dataset, examples
 
-from unlearnlib import models, training
+from unlearnlib import training
 from unlearnlib.exact.modules import ClassModules
 from unlearnlib.exact.sisa import Sisa, expected_share, expected_speedup
-from unlearnlib.training import Recipe
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 RECIPE = Recipe(epochs=3, batch_size=8, optimiser="adamw", lr=5e-3, schedule="constant")
 DATA = examples(n=60)

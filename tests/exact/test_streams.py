@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import small
 
-from unlearnlib.exact import DareForest, NearestMean, Ridge, streams
+from unlearnlib.exact import streams
+from unlearnlib.exact.forest import DareForest
+from unlearnlib.exact.naive_bayes import NearestMean
+from unlearnlib.exact.ridge import Ridge
 
 
 def test_uniform_and_by_class():

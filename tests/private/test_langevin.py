@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
 from unlearnlib.private.descent import Constants
 from unlearnlib.private.langevin import (
     Langevin,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from unlearnlib import cache
 from unlearnlib.private import accounting, classifiers
 from unlearnlib.private.classifiers import PrivateTraining, private_network, train
 from unlearnlib.private.dpsgd import DpSgd
+from unlearnlib.store import cache
 
 LITTLE = PrivateTraining("linear", 2.0, epochs=2, expected_batch=25)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
 from unlearnlib.private.learner import BudgetExhausted
 from unlearnlib.private.rewind import RewindToDelete, rewind_distance
 

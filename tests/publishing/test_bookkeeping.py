@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearnlib import bookkeeping, parameters, tables
+from unlearnlib.publishing import bookkeeping, parameters, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 

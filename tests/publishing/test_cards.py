@@ -9,11 +9,13 @@ from small import split as small_split
 from test_pages import rendered
 
 import unlearnlib as ul
-from unlearnlib import cards, models, registry
 from unlearnlib.approximate.amnesiac import fit_recording
-from unlearnlib.cards import Card, Knob
-from unlearnlib.catalogue import HOMES
-from unlearnlib.training import Recipe
+from unlearnlib.methods import registry
+from unlearnlib.methods.catalogue import HOMES
+from unlearnlib.publishing import cards
+from unlearnlib.publishing.cards import Card, Knob
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 ABOUT = """NegGrad: climb the loss.
 

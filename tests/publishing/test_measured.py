@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearnlib import measured
-from unlearnlib.audit import tidy
+from unlearnlib.audit.verdicts import tidy
+from unlearnlib.publishing import measured
 
 MACHINE = {"processor": "P", "cores": "2"}
 

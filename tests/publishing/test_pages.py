@@ -10,7 +10,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.myst_blocks import myst_block_plugin
 from mdit_py_plugins.myst_role import myst_role_plugin
 
-from unlearnlib import bookkeeping, markup, notebooks, pages, provenance
+from unlearnlib.publishing import bookkeeping, markup, notebooks, pages, provenance
 
 CLAIMS = [
     ("SISA retrains only the shards that are hit", "holds", "3 of 9 | 0.33"),

@@ -14,7 +14,7 @@ import papermill
 import papermill.iorw
 import pytest
 
-from unlearnlib import execution, notebooks, provenance, runner
+from unlearnlib.publishing import execution, notebooks, provenance, runner
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = (*provenance._BOOKKEEPERS, "tables")

@@ -3,8 +3,8 @@
 import papermill.iorw
 import pytest
 
-from unlearnlib import notebooks, runner, sweeps
-from unlearnlib.execution import Job, RunReport, beside
+from unlearnlib.publishing import notebooks, runner, sweeps
+from unlearnlib.publishing.execution import Job, RunReport, beside
 
 DEFAULTS = {"dataset": "digits", "seed": 0}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnlib import addresses
+from unlearnlib.store import addresses
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from unlearnlib import addresses, cache
-from unlearnlib.cache import Entry, Store
+from unlearnlib.store import addresses, cache
+from unlearnlib.store.cache import Entry, Store
 
 ADDRESS = addresses.key(test=1)
 

@@ -6,11 +6,24 @@ import pytest
 import torch
 from small import same, state
 
-from unlearnlib import addresses, registry, settings, training, unlearn
+from unlearnlib import training, unlearn
 from unlearnlib.approximate import dose
-from unlearnlib.registry import method
-from unlearnlib.settings import NULL, RETRAIN, Setting, original, originals, retrained, retraineds, seed_of, unlearned
-from unlearnlib.training import Recipe
+from unlearnlib.methods import registry
+from unlearnlib.methods.registry import method
+from unlearnlib.store import addresses
+from unlearnlib.studies import settings
+from unlearnlib.studies.settings import (
+    NULL,
+    RETRAIN,
+    Setting,
+    original,
+    originals,
+    retrained,
+    retraineds,
+    seed_of,
+    unlearned,
+)
+from unlearnlib.training.recipe import Recipe
 
 TINY = Recipe(epochs=1, batch_size=64, lr=5e-3)
 SETTING = Setting("digits", "mlp", recipe=TINY, model_options={"hidden": [16]})

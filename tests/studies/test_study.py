@@ -12,12 +12,16 @@ import pandas as pd
 import pytest
 import torch
 
-from unlearnlib import cache, registry, settings, study
-from unlearnlib.audit import tidy
-from unlearnlib.cluster import Failed
-from unlearnlib.registry import method
-from unlearnlib.study import BASELINES, NULL, RETRAIN, Grid, Setting, run, summary
-from unlearnlib.training import Recipe, accuracy
+from unlearnlib import studies
+from unlearnlib.audit.verdicts import tidy
+from unlearnlib.methods import registry
+from unlearnlib.methods.registry import method
+from unlearnlib.store import cache
+from unlearnlib.studies import runs, settings
+from unlearnlib.studies.runs import BASELINES, NULL, RETRAIN, Grid, Setting, run, summary
+from unlearnlib.training.cluster import Failed
+from unlearnlib.training.prediction import accuracy
+from unlearnlib.training.recipe import Recipe
 
 TINY = Recipe(epochs=1, batch_size=64, lr=5e-3)
 SETTING = Setting("digits", "mlp", recipe=TINY, model_options={"hidden": (16,)})
@@ -55,16 +59,16 @@ def test_the_rows_are_those_of_the_models_by_hand():
     assert list(dict.fromkeys(zip(rows["method"], rows["seed_train"], strict=True))) == order
     split, tested = SETTING.split(), values(rows, "TA")
     for seed in (0, 1):
-        done = study.unlearned(SETTING, "neggrad", seed, epochs=1, lr=1e-4)
+        done = studies.unlearned(SETTING, "neggrad", seed, epochs=1, lr=1e-4)
         models = {
-            "original": study.original(SETTING, seed),
-            RETRAIN: study.retrained(SETTING, seed),
-            NULL: study.retrained(SETTING, seed, other=True),
+            "original": studies.original(SETTING, seed),
+            RETRAIN: studies.retrained(SETTING, seed),
+            NULL: studies.retrained(SETTING, seed, other=True),
             "soft": done.model,
         }
         for label, model in models.items():
             assert tested[label, seed] == pytest.approx(accuracy(model, split.test), abs=1e-6), (label, seed)
-        whole = study.unlearned(SETTING, "retrain", seed).cost.gradient_evaluations
+        whole = studies.unlearned(SETTING, "retrain", seed).cost.gradient_evaluations
         shares = rows[rows["seed_train"] == seed].groupby("method")["cost_frac_retrain"].unique()
         assert shares["soft"] == [done.cost.gradient_evaluations / whole]
         assert shares["original"] == [0] and shares[RETRAIN] == [1] and shares[NULL] == [1]
@@ -79,7 +83,7 @@ def test_retraining_by_another_recipe_is_a_method_and_not_the_oracle():
     rows = run(Grid(SETTING, [longer], seeds=(0, 1), rungs=("utility", "cost")))
     shares = rows.groupby("method")["cost_frac_retrain"].unique()
     assert shares["longer"] == [2] and shares[RETRAIN] == [1]
-    done = study.unlearned(SETTING, "retrain", 0, recipe=replace(TINY, epochs=2))
+    done = studies.unlearned(SETTING, "retrain", 0, recipe=replace(TINY, epochs=2))
     assert values(rows, "TA")["longer", 0] == pytest.approx(accuracy(done.model, SETTING.split().test), abs=1e-6)
 
 
@@ -124,14 +128,14 @@ def test_ten_kills_lose_and_repeat_nothing(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(timeless(again), timeless(whole), check_exact=True)
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), again, check_exact=True)
     assert cells_in(folder) == len(GRID.cells()) == len(list(folder.glob("??/*.parquet")))
-    monkeypatch.setattr(study, "battery", lambda *_, **__: pytest.fail("a finished cell was audited again"))
+    monkeypatch.setattr(runs, "battery", lambda *_, **__: pytest.fail("a finished cell was audited again"))
     pd.testing.assert_frame_equal(run(GRID, folder=folder), again, check_exact=True)
 
 
 def test_workers_give_the_same_rows_even_when_one_is_killed(tmp_path, monkeypatch):
     alone = run(GRID)
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "another cache"))
-    made, real_pool, real_received = [], study.machines._pool, study._received
+    made, real_pool, real_received = [], runs.machines._pool, runs._received
 
     def received(*arguments):
         entry = real_received(*arguments)
@@ -141,8 +145,8 @@ def test_workers_give_the_same_rows_even_when_one_is_killed(tmp_path, monkeypatc
         return entry
 
     killed = []
-    monkeypatch.setattr(study.machines, "_pool", lambda *a: made.append(real_pool(*a)) or made[-1])
-    monkeypatch.setattr(study, "_received", received)
+    monkeypatch.setattr(runs.machines, "_pool", lambda *a: made.append(real_pool(*a)) or made[-1])
+    monkeypatch.setattr(runs, "_received", received)
     rows = run(GRID, folder=tmp_path / "rows", workers=2)
     assert killed and len(made) >= 2
     pd.testing.assert_frame_equal(timeless(rows), timeless(alone), check_exact=True)
@@ -180,27 +184,27 @@ def test_on_other_machines_a_cell_gets_what_it_needs_and_does_without_an_oracle_
     cell = next(cell for cell in GRID.cells() if cell.model.candidate.label == "soft")
     here, needed = timeless(run(GRID)), {}
     for model in cell.needs:
-        order = study._Order(model, model.address(), model.candidate.home, None)
-        needed[model.name] = study._make(order, {})
+        order = runs._Order(model, model.address(), model.candidate.home, None)
+        needed[model.name] = runs._make(order, {})
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "another machine"))
-    monkeypatch.setattr(settings.training, "fit", lambda *_, **__: pytest.fail("what was sent was made again"))
-    order = study._Order(cell, cell.address(), cell.model.candidate.home, None)
-    rows = study._received(cell, None, study._audited(order, needed), cache.Store(tmp_path / "rows")).value
+    monkeypatch.setattr(settings.loop, "fit", lambda *_, **__: pytest.fail("what was sent was made again"))
+    order = runs._Order(cell, cell.address(), cell.model.candidate.home, None)
+    rows = runs._received(cell, None, runs._audited(order, needed), cache.Store(tmp_path / "rows")).value
     mine = (here["method"] == "soft") & (here["seed_train"] == 0)
     same = [name for name in rows if name != "run_id"]
     expected = here.loc[mine, same].reset_index(drop=True)
     pd.testing.assert_frame_equal(timeless(rows)[same], expected, check_exact=True)
     missing = cell.oracles[1].name
-    fewer = study._audited(order, {**needed, missing: Failed("Diverged: no", lasting=True)})
+    fewer = runs._audited(order, {**needed, missing: Failed("Diverged: no", lasting=True)})
     assert fewer["valid_flag"].all() and fewer["null_sd"].isna().all()  # one oracle is left, so there is no band
-    lost = study._audited(order, {**needed, missing: Failed("MemoryError: no")})
+    lost = runs._audited(order, {**needed, missing: Failed("MemoryError: no")})
     assert lost == Failed("retrain, seed 1: MemoryError: no", lasting=False)
     with pytest.raises(ValueError, match="other code, data or numerics"):
-        study._audited(replace(order, address="0" * 64), needed)
+        runs._audited(replace(order, address="0" * 64), needed)
 
 
 def test_a_failure_of_the_machine_is_a_row_and_is_tried_again(tmp_path, monkeypatch):
-    real = study.battery
+    real = runs.battery
 
     def failing(*arguments, tags, **more):
         if tags["method"] == "soft":
@@ -208,7 +212,7 @@ def test_a_failure_of_the_machine_is_a_row_and_is_tried_again(tmp_path, monkeypa
         return real(*arguments, tags=tags, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "battery", failing)
+        patch.setattr(runs, "battery", failing)
         rows = run(GRID, folder=tmp_path / "rows")
     failed = rows[~rows["valid_flag"]]
     assert list(failed["method"]) == ["soft", "soft"] and failed["reason"].eq("MemoryError: no room").all()
@@ -221,7 +225,7 @@ def test_without_a_cache_a_run_shares_its_models_and_leaves_nothing(tmp_path, mo
     kept = run(GRID)
     monkeypatch.setenv("UNLEARN_CACHE", "off")
     fits, real = [], settings.training.fit
-    monkeypatch.setattr(settings.training, "fit", lambda *a, **k: fits.append(1) or real(*a, **k))
+    monkeypatch.setattr(settings.loop, "fit", lambda *a, **k: fits.append(1) or real(*a, **k))
     pd.testing.assert_frame_equal(timeless(run(GRID)), timeless(kept), check_exact=True)
     assert len(fits) == len(GRID.seeds) and cache.store() is None
 
@@ -292,7 +296,7 @@ def test_a_wrong_grid_is_refused_before_anything_is_trained():
 
 
 def test_progress_is_a_line_in_the_log_where_there_is_no_terminal(monkeypatch, caplog):
-    monkeypatch.setattr(study, "_SAY_EVERY", 0.0)
-    with caplog.at_level(logging.INFO, "unlearnlib.study"):
+    monkeypatch.setattr(runs, "_SAY_EVERY", 0.0)
+    with caplog.at_level(logging.INFO, "unlearnlib.studies.runs"):
         run(Grid(SETTING, [], seeds=(0,), rungs=("cost",)))
     assert "of 6 jobs done, about 0 minutes left" in caplog.text

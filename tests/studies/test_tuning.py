@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnlib import data, registry, settings, training, tuning
-from unlearnlib.catalogue import HOMES
-from unlearnlib.data import Examples, Split
-from unlearnlib.settings import Setting
-from unlearnlib.study import Grid, run
-from unlearnlib.training import Diverged, Recipe, Tally
-from unlearnlib.tuning import Bench, Score, objective, tuned
+from unlearnlib import data, training
+from unlearnlib.data.examples import Examples, Split
+from unlearnlib.methods import registry
+from unlearnlib.methods.catalogue import HOMES
+from unlearnlib.studies import settings, tuning
+from unlearnlib.studies.runs import Grid, run
+from unlearnlib.studies.settings import Setting
+from unlearnlib.studies.tuning import Bench, Score, objective, tuned
+from unlearnlib.training.loop import Diverged, Tally
+from unlearnlib.training.recipe import Recipe
 
 SETTING = Setting("digits", "mlp", recipe=Recipe(epochs=1, lr=5e-3), model_options={"hidden": (8,)}, label_noise=0.2)
 BENCH = Bench(SETTING)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from unlearnlib import cluster
-from unlearnlib.cluster import Failed, Job, execute
+from unlearnlib import studies
+from unlearnlib.training import cluster
+from unlearnlib.training.cluster import Failed, Job, execute
 
 
 def add(argument, needed):
@@ -188,16 +189,15 @@ def _running(process: int) -> bool:
 
 
 def test_a_study_on_a_cluster_that_loses_a_worker_has_the_rows_of_the_sequential_run(dask, tmp_path, monkeypatch):
-    from unlearnlib import study
-    from unlearnlib.training import Recipe
+    from unlearnlib.training.recipe import Recipe
 
     address, workers = dask
-    setting = study.Setting("digits", "mlp", recipe=Recipe(epochs=4, batch_size=32))
-    grid = study.Grid([setting], ["finetune", "neggrad"], seeds=(0, 1), rungs=("utility", "cost"))
+    setting = studies.Setting("digits", "mlp", recipe=Recipe(epochs=4, batch_size=32))
+    grid = studies.Grid([setting], ["finetune", "neggrad"], seeds=(0, 1), rungs=("utility", "cost"))
     rows = {}
 
     def run():
-        rows["cluster"] = study.run(grid, folder=tmp_path / "rows", cluster=address, resources={"GPU": 1})
+        rows["cluster"] = studies.run(grid, folder=tmp_path / "rows", cluster=address, resources={"GPU": 1})
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -208,7 +208,7 @@ def test_a_study_on_a_cluster_that_loses_a_worker_has_the_rows_of_the_sequential
     thread.join()
     assert 0 < before < len(grid.cells()) == parts()
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "cache here"))
-    alone = study.run(grid)
+    alone = studies.run(grid)
     seconds = alone["statistic"].str.contains("seconds")
     assert alone["valid_flag"].all()
     assert alone[~seconds].equals(rows["cluster"][~seconds])

@@ -7,7 +7,7 @@ import torch
 from small import Stranger, dataset, examples, same, state, stranger
 from torch import nn
 
-from unlearnlib import models
+from unlearnlib.training import models
 
 OWN = ["mlp", "cnn", "fastnet", "resnet_bn", "resnet_gn"]
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from small import dataset, same, state
 
-from unlearnlib import addresses, models, precision, training
-from unlearnlib.training import Recipe
+from unlearnlib import training
+from unlearnlib.store import addresses
+from unlearnlib.training import models, precision
+from unlearnlib.training.recipe import Recipe
 
 AUTO = Recipe(epochs=1, batch_size=32, channels_last=True)
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from unlearnlib import data, models, recipes, training
-from unlearnlib.settings import Setting
-from unlearnlib.training import Recipe
+from unlearnlib import data, training
+from unlearnlib.studies.settings import Setting
+from unlearnlib.training import models, recipes
+from unlearnlib.training.recipe import Recipe
 
 
 def test_every_known_data_set_has_a_network_that_can_be_built_and_a_recipe():

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from small import dataset, examples, same, split, state, stranger
 from torch import nn
 
-from unlearnlib import models, seeding, stacking, training
-from unlearnlib.data import Examples
-from unlearnlib.training import Batch, Recipe
+from unlearnlib import seeding, training
+from unlearnlib.data.examples import Examples
+from unlearnlib.training import models, stacking
+from unlearnlib.training.batches import Batch
+from unlearnlib.training.recipe import Recipe
 
 SGD = Recipe(epochs=2, batch_size=16, optimiser="sgd", lr=0.05, schedule="cosine")
 

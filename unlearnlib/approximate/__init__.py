@@ -1,1 +1,19 @@
-"""Approximate unlearning: one file a method, each reached through `unlearnlib.unlearn(name, ...)`."""
+"""Approximate unlearning: one file a method, each reached through `unlearnlib.unlearn(name, ...)`.
+
+gradients, steps     vectors of parameters; streams of batches and their schedules
+fisher, curvature/   diagonals and products of curvature matrices, their approximations and inverses
+dose                 parts that bound or mask what a method may change
+"""
+
+from unlearnlib import _faces
+
+__getattr__, __dir__, __all__ = _faces.face(
+    __name__,
+    {
+        # what methods share
+        "curvature": "curvature",
+        "dose": "dose",
+        "fisher": "fisher",
+        "gradients": "gradients",
+    },
+)

@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from unlearnlib import seeding
 from unlearnlib.approximate.gradients import copies, flat, shaped, trainable
 from unlearnlib.approximate.steps import Steps, passes
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch, Part, Recipe, Tally, descend, minibatches, steps_of
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training.batches import Batch, minibatches, steps_of
+from unlearnlib.training.loop import Part, Tally, descend
+from unlearnlib.training.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)

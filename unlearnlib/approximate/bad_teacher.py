@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unlearnlib import models
 from unlearnlib.approximate.steps import Steps, even, targets_of
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch, minibatches, steps_of
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training import models
+from unlearnlib.training.batches import Batch, minibatches, steps_of
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib import models
 from unlearnlib.approximate.steps import Steps, only_whole_classes, passes
-from unlearnlib.examples import pixel_limits
-from unlearnlib.registry import Program, method
+from unlearnlib.data.examples import pixel_limits
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training import models
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from unlearnlib.approximate.steps import Steps, even
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch, minibatches, predict, steps_of
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training.batches import Batch, minibatches, steps_of
+from unlearnlib.training.prediction import predict
 
 
 @dataclass(frozen=True)

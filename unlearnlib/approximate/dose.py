@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib.approximate.curvature import solve
+from unlearnlib.approximate.curvature.solvers import solve
 from unlearnlib.approximate.fisher import fisher_diagonal
 from unlearnlib.approximate.gradients import (
     copies,
@@ -39,9 +39,11 @@ from unlearnlib.approximate.gradients import (
     without_span,
 )
 from unlearnlib.approximate.steps import endless, matched_mean
-from unlearnlib.models import device_of
-from unlearnlib.retrain import Retrain, retrain
-from unlearnlib.training import Part, Recipe, predict
+from unlearnlib.exact.retrain import Retrain, retrain
+from unlearnlib.training.loop import Part
+from unlearnlib.training.models import device_of
+from unlearnlib.training.prediction import predict
+from unlearnlib.training.recipe import Recipe
 
 
 class Dose(Part):

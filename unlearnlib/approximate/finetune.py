@@ -9,7 +9,7 @@ the limit CF-k of all layers. Deviations: none; the defaults are ours.
 from dataclasses import dataclass
 
 from unlearnlib.approximate.steps import Steps, passes
-from unlearnlib.registry import Program, method
+from unlearnlib.methods.registry import Program, method
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from torch.autograd.graph import get_gradient_edge
 from torch.func import functional_call, grad, vmap
 
 from unlearnlib.approximate.gradients import example_gradients, flat, pixel_batches, trainable
-from unlearnlib.models import evaluating
-from unlearnlib.training import Tally
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.models import evaluating
 
 KINDS = ("true", "empirical")
 _AT_ONCE = 2**22  # numbers that one layer's rule may hold for a batch: 16 MiB in float32

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from unlearnlib.models import device_of, evaluating
-from unlearnlib.training import Tally
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.models import device_of, evaluating
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

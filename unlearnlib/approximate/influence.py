@@ -25,12 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib.approximate.curvature import Curvature, kronecker, solve, solvers
-from unlearnlib.approximate.curvature.products import jacobians, jvp, root
+from unlearnlib.approximate.curvature import kronecker, solvers
+from unlearnlib.approximate.curvature.products import Curvature, jacobians, jvp, root
+from unlearnlib.approximate.curvature.solvers import solve
 from unlearnlib.approximate.gradients import mean_gradient, moved, pixel_batches, trainable
-from unlearnlib.models import evaluating
-from unlearnlib.registry import method
-from unlearnlib.training import Tally
+from unlearnlib.methods.registry import method
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.models import evaluating
 
 LARGEST_LEVERAGE = 0.95  # above this only approximate inverses get
 

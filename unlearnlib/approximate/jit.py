@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearnlib import models
 from unlearnlib.approximate.steps import Descent
-from unlearnlib.registry import method
-from unlearnlib.training import minibatches, optimiser_of, progress_bar, steps_of
+from unlearnlib.methods.registry import method
+from unlearnlib.training import models
+from unlearnlib.training.batches import minibatches, steps_of
+from unlearnlib.training.progress import progress_bar
+from unlearnlib.training.recipe import optimiser_of
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from unlearnlib.approximate.gradients import trainable
 from unlearnlib.approximate.steps import Steps, passes
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Part
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training.loop import Part
 
 
 @dataclass(frozen=True)

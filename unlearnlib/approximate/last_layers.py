@@ -11,9 +11,9 @@ With k = all layers CF-k is fine-tuning and EU-k is retraining with the fine-tun
 
 from dataclasses import dataclass
 
-from unlearnlib import models
 from unlearnlib.approximate.steps import Steps, passes
-from unlearnlib.registry import Program, method
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training import models
 
 
 @dataclass(frozen=True)

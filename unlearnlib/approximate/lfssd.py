@@ -14,7 +14,7 @@ from torch import nn
 
 from unlearnlib.approximate.fisher import mean_power
 from unlearnlib.approximate.ssd import SSD, dampen
-from unlearnlib.registry import method
+from unlearnlib.methods.registry import method
 
 
 @dataclass(frozen=True)

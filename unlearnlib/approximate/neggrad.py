@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 
 from unlearnlib.approximate.steps import Steps, endless, mixed, passes
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch, steps_of
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training.batches import Batch, steps_of
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 
 from unlearnlib.approximate.gradients import flat, mean_gradient, moved, trainable
 from unlearnlib.approximate.influence import Inverse
-from unlearnlib.registry import method
+from unlearnlib.methods.registry import method
 
 
 @dataclass(frozen=True)

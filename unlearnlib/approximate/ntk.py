@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from unlearnlib.approximate.curvature.products import jacobians
 from unlearnlib.approximate.fisher import check_size
 from unlearnlib.approximate.gradients import moved, pixel_batches, trainable
-from unlearnlib.models import evaluating
-from unlearnlib.registry import method
-from unlearnlib.training import predict
+from unlearnlib.methods.registry import method
+from unlearnlib.training.models import evaluating
+from unlearnlib.training.prediction import predict
 
 
 @dataclass(frozen=True)

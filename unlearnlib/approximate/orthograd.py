@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from unlearnlib.approximate.dose import Projection
 from unlearnlib.approximate.steps import Steps, even, passes
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training.batches import Batch
 
 
 @dataclass(frozen=True)

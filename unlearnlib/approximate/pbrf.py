@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnlib.approximate.gradients import copies, flat, pixel_batches, set_gradient, trainable
-from unlearnlib.models import device_of, evaluating
-from unlearnlib.registry import method
+from unlearnlib.methods.registry import method
+from unlearnlib.training.models import device_of, evaluating
 
 BATCH = 512  # examples differentiated at once
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from unlearnlib.approximate.steps import Steps, passes
-from unlearnlib.registry import Program, method
+from unlearnlib.methods.registry import Program, method
 
 
 @dataclass(frozen=True)

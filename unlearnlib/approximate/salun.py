@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from unlearnlib.approximate import dose
 from unlearnlib.approximate.random_labels import random_labels
 from unlearnlib.approximate.steps import Steps
-from unlearnlib.registry import Program, method
+from unlearnlib.methods.registry import Program, method
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearnlib.approximate.steps import Steps, even, matched_mean, targets_of
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch, Part, Tally, minibatches, predict
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training.batches import Batch, minibatches
+from unlearnlib.training.loop import Part, Tally
+from unlearnlib.training.prediction import predict
 
 _PUBLISHED = {
     "epochs": 10,

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from unlearnlib.approximate.fisher import fisher_diagonal
 from unlearnlib.approximate.gradients import copies, shaped, trainable
 from unlearnlib.approximate.steps import Steps, endless, even, passes
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch, Part
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training.batches import Batch
+from unlearnlib.training.loop import Part
 
 
 @dataclass(frozen=True)

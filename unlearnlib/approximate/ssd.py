@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unlearnlib.approximate.fisher import fisher_diagonal
 from unlearnlib.approximate.gradients import flat, shaped, trainable
-from unlearnlib.registry import method
+from unlearnlib.methods.registry import method
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,10 @@ from itertools import chain, repeat
 import torch
 from torch import Tensor
 
-from unlearnlib.training import Batch, Part, Recipe, minibatches, predict, steps_of
+from unlearnlib.training.batches import Batch, minibatches, steps_of
+from unlearnlib.training.loop import Part
+from unlearnlib.training.prediction import predict
+from unlearnlib.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

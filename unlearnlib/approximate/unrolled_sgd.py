@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unlearnlib.approximate.gradients import mean_gradient, moved
-from unlearnlib.registry import method
+from unlearnlib.methods.registry import method
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib import models
 from unlearnlib.approximate.steps import Descent, only_whole_classes, passes
-from unlearnlib.examples import Examples
-from unlearnlib.registry import method
-from unlearnlib.training import descend
+from unlearnlib.data.examples import Examples
+from unlearnlib.methods.registry import method
+from unlearnlib.training import models
+from unlearnlib.training.loop import descend
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unlearnlib.approximate.fisher import check_size, per_example_gradients
 from unlearnlib.approximate.gradients import mean_gradient, moved, trainable
-from unlearnlib.registry import method
+from unlearnlib.methods.registry import method
 
 
 @dataclass(frozen=True)

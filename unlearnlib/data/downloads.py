@@ -14,8 +14,6 @@ read here instead. Shapes and types agree with the archives; contents differ so:
 """
 
 import contextlib
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unlearnlib.examples import Dataset, Examples, integers, tensor
+from unlearnlib.data.examples import Dataset, Examples, integers, tensor
+from unlearnlib.store.places import home
 
 # Address, MD5 as published by the author, folder, last file to be unpacked.
 CIFAR10 = (
@@ -45,16 +44,6 @@ OLIVETTI = (
     "https://ndownloader.figshare.com/files/5976027",
     "b612fb967f2dc77c9c62d3e1266e0c73d5fca46a4b8906c18e454d41af987794",
 )
-
-
-def home() -> Path:
-    """The folder for downloads: $UNLEARN_HOME, else the platform's cache folder."""
-    if os.environ.get("UNLEARN_HOME"):
-        return Path(os.environ["UNLEARN_HOME"]).expanduser()
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "unlearnlib"
-    caches = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
-    return Path(caches.get(sys.platform, "~/.cache")).expanduser() / "unlearnlib"
 
 
 @contextlib.contextmanager

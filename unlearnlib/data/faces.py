@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unlearnlib.examples import Dataset, Examples, integers
+from unlearnlib.data.examples import Dataset, Examples, integers
+from unlearnlib.data.sources import olivetti, read_pictures
 from unlearnlib.seeding import numpy_generator
-from unlearnlib.sources import olivetti, read_pictures
 
 AGES = ("0-6", "7-12", "13-19", "20-30", "31-45", "46-55", "56-66", "67-80")
 EMOTIONS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unlearnlib.examples import Examples
+from unlearnlib.data.examples import Examples
 from unlearnlib.seeding import generator
 
 GRAMMAR = (

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unlearnlib import cartoon, downloads
-from unlearnlib.examples import Dataset, Examples, integers, stratified, tensor
+from unlearnlib.data import cartoon, downloads
+from unlearnlib.data.examples import Dataset, Examples, integers, stratified, tensor
 from unlearnlib.seeding import generator
 
 SHA256 = {

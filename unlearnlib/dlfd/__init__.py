@@ -6,27 +6,18 @@ plan, error = dlfd.sinkhorn(cost, 0.05)                         transport.py, an
 moved, work = dlfd.perturb(model, images, labels, ...)          perturbation.py, its passes through frozen.py
 """
 
-from unlearnlib.dlfd.as_released import DlfdAsReleased, early_plan, released_noise, released_score, released_transport
-from unlearnlib.dlfd.as_written import Dlfd
-from unlearnlib.dlfd.distances import DISTANCES, distance
-from unlearnlib.dlfd.monitor import Monitor, Rule, membership_score
-from unlearnlib.dlfd.perturbation import perturb, random_signs
-from unlearnlib.dlfd.transport import cosine_cost, sinkhorn
+from unlearnlib import _faces
 
-__all__ = [
-    "DISTANCES",
-    "Dlfd",
-    "DlfdAsReleased",
-    "Monitor",
-    "Rule",
-    "cosine_cost",
-    "distance",
-    "early_plan",
-    "membership_score",
-    "perturb",
-    "random_signs",
-    "released_noise",
-    "released_score",
-    "released_transport",
-    "sinkhorn",
-]
+__getattr__, __dir__, __all__ = _faces.face(
+    __name__,
+    {
+        # the two methods
+        "as_written": "Dlfd",
+        "as_released": "DlfdAsReleased early_plan released_noise released_score released_transport",
+        # what they are made of
+        "distances": "DISTANCES distance",
+        "transport": "cosine_cost sinkhorn",
+        "perturbation": "perturb random_signs",
+        "monitor": "Monitor Rule membership_score",
+    },
+)

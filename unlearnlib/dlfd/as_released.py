@@ -34,11 +34,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from torch import Tensor, nn
 
-from unlearnlib import models
 from unlearnlib.approximate.steps import Descent, endless, passes
 from unlearnlib.dlfd.transport import cosine_cost
-from unlearnlib.registry import method
-from unlearnlib.training import predict, progress_bar
+from unlearnlib.methods.registry import method
+from unlearnlib.training import models
+from unlearnlib.training.prediction import predict
+from unlearnlib.training.progress import progress_bar
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib import models
 from unlearnlib.approximate.steps import Descent, endless, passes
+from unlearnlib.data.examples import pixel_limits
 from unlearnlib.dlfd.distances import DISTANCES
 from unlearnlib.dlfd.monitor import Monitor, Rule
 from unlearnlib.dlfd.perturbation import perturb, random_signs
-from unlearnlib.examples import pixel_limits
-from unlearnlib.registry import method
-from unlearnlib.training import optimiser_of, progress_bar, training_mode
+from unlearnlib.methods.registry import method
+from unlearnlib.training import models
+from unlearnlib.training.loop import training_mode
+from unlearnlib.training.progress import progress_bar
+from unlearnlib.training.recipe import optimiser_of
 
 NOISES = ("gradient", "random")
 PRECISIONS = ("float32", "bfloat16")

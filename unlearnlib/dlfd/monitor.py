@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.stats import norm, rankdata
 from torch import Tensor, nn
 
-from unlearnlib.training import predict
+from unlearnlib.training.prediction import predict
 
 SAMPLE = 512  # examples a side: the standard error of the score is then about 0.015
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib import models
 from unlearnlib.dlfd.distances import distance as feature_distance
 from unlearnlib.dlfd.frozen import frozen
+from unlearnlib.training import models
 
 
 def perturb(

@@ -1,23 +1,22 @@
-"""Exact unlearning: learners with `fit(examples)`, `forget(indices) -> Receipt` and `logits(images)`."""
+"""Exact unlearning: retraining, and learners with `fit(examples)`, `forget(indices) -> Receipt`, `logits(images)`."""
 
-import importlib
+from unlearnlib import _faces
 
-_HOMES = {
-    "ClassModules": "modules",
-    "DareForest": "forest",
-    "KernelRidge": "kernel",
-    "LinearHead": "ridge",
-    "NaiveBayes": "naive_bayes",
-    "NearestMean": "naive_bayes",
-    "NearestNeighbours": "neighbours",
-    "Ridge": "ridge",
-    "Sisa": "sisa",
-}
-__all__ = [*_HOMES]
-
-
-def __getattr__(name: str):
-    # On first use: a page that needs shards does not depend on the code of trees, nor wait for its compiler.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"unlearnlib.exact.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'unlearnlib.exact' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = _faces.face(
+    __name__,
+    {
+        # training divided into parts
+        "sisa": "Sisa",
+        "modules": "ClassModules",
+        # trees
+        "forest": "DareForest",
+        # closed forms
+        "ridge": "LinearHead Ridge",
+        "kernel": "KernelRidge",
+        "naive_bayes": "NaiveBayes NearestMean",
+        "neighbours": "NearestNeighbours",
+        # deletions over time, and who exploits them
+        "streams": "streams",
+        "shard_attack": "shard_attack",
+    },
+)

@@ -36,7 +36,7 @@ import torch
 
 from unlearnlib.exact import _tree
 from unlearnlib.exact._inputs import class_labels, pixels, rows_to_forget, to_logits
-from unlearnlib.records import Certificate, Cost, Receipt
+from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.seeding import numpy_generator
 
 EXACT = Certificate("exact", "fit on the remaining examples with the same seed; the trees are bit-identical")

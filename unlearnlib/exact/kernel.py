@@ -19,7 +19,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from unlearnlib.exact._inputs import class_labels, coded, matrix, rows_to_forget, to_logits
-from unlearnlib.records import Certificate, Cost, Receipt
+from unlearnlib.methods.records import Certificate, Cost, Receipt
 
 EXACT = Certificate("exact", "the solution for the remaining examples with the same lam and kernel")
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from unlearnlib import seeding
 from unlearnlib.exact.sisa import EXACT
-from unlearnlib.records import Cost, Receipt
-from unlearnlib.training import Diverged
+from unlearnlib.methods.records import Cost, Receipt
+from unlearnlib.training.loop import Diverged
 
 
 class ClassModules:

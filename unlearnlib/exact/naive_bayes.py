@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from unlearnlib.exact._inputs import class_labels, rows_to_forget, to_logits
-from unlearnlib.records import Certificate, Cost, Receipt
+from unlearnlib.methods.records import Certificate, Cost, Receipt
 
 EXACT = Certificate("exact", "a fit to the remaining examples; the statistics are bit-identical")
 LIMIT = 2**53  # sums of squares must stay exact in float64

@@ -13,7 +13,7 @@ import torch
 
 from unlearnlib.exact._inputs import class_labels, rows_to_forget, to_logits
 from unlearnlib.exact.naive_bayes import LIMIT, fixed_point
-from unlearnlib.records import Certificate, Cost, Receipt
+from unlearnlib.methods.records import Certificate, Cost, Receipt
 
 EXACT = Certificate("exact", "a search among the remaining examples; the votes are bit-identical")
 BLOCK = 512  # queries at a time

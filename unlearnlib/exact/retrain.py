@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unlearnlib import models, seeding
-from unlearnlib.registry import Program, method
-from unlearnlib.training import Batch, Recipe, minibatches, steps_of
+from unlearnlib import seeding
+from unlearnlib.methods.registry import Program, method
+from unlearnlib.training import models
+from unlearnlib.training.batches import Batch, minibatches, steps_of
+from unlearnlib.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from unlearnlib import models
 from unlearnlib.exact._inputs import class_labels, coded, matrix, pixels, rows_to_forget, to_logits
-from unlearnlib.records import Certificate, Cost, Receipt
+from unlearnlib.methods.records import Certificate, Cost, Receipt
+from unlearnlib.training import models
 
 EXACT = Certificate("exact", "the solution for the remaining examples with the same lam")
 WORST_CONDITION = 1e12

@@ -31,11 +31,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from unlearnlib import cluster as machines
 from unlearnlib import seeding
-from unlearnlib.records import Certificate, Cost, Receipt
-from unlearnlib.stacking import Unstackable
-from unlearnlib.training import Batch, Recipe, descend, descend_many, optimiser_of, predict
+from unlearnlib.methods.records import Certificate, Cost, Receipt
+from unlearnlib.training import cluster as machines
+from unlearnlib.training.batches import Batch
+from unlearnlib.training.loop import descend, descend_many
+from unlearnlib.training.prediction import predict
+from unlearnlib.training.recipe import Recipe, optimiser_of
+from unlearnlib.training.stacking import Unstackable
 
 SLICINGS = ("cumulative", "incremental")
 AGGREGATIONS = ("mean", "vote", "weighted")

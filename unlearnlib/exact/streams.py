@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from unlearnlib.records import Receipt
+from unlearnlib.methods.records import Receipt
 from unlearnlib.seeding import numpy_generator
 
 

@@ -5,7 +5,7 @@ table is no part of any result, so that a new method makes no page stale.
 """
 
 HOMES = {
-    "retrain": "unlearnlib.retrain",
+    "retrain": "unlearnlib.exact.retrain",
     "finetune": "unlearnlib.approximate.finetune",
     "cf_k": "unlearnlib.approximate.last_layers",
     "eu_k": "unlearnlib.approximate.last_layers",
@@ -30,8 +30,8 @@ HOMES = {
     "ssd": "unlearnlib.approximate.ssd",
     "lfssd": "unlearnlib.approximate.lfssd",
     "woodfisher": "unlearnlib.approximate.woodfisher",
-    "dlfd": "unlearnlib.dlfd",
-    "dlfd_as_released": "unlearnlib.dlfd",
+    "dlfd": "unlearnlib.dlfd.as_written",
+    "dlfd_as_released": "unlearnlib.dlfd.as_released",
     "influence": "unlearnlib.approximate.influence",
     "rescaled_influence": "unlearnlib.approximate.influence",
     "newton": "unlearnlib.approximate.newton",

@@ -19,10 +19,12 @@ import torch
 from torch import nn
 
 from unlearnlib import seeding
-from unlearnlib.catalogue import HOMES
-from unlearnlib.records import Certificate, Cost
-from unlearnlib.stacking import Unstackable
-from unlearnlib.training import Batch, Part, Recipe, Tally, check_finite, descend, descend_many
+from unlearnlib.methods.catalogue import HOMES
+from unlearnlib.methods.records import Certificate, Cost
+from unlearnlib.training.batches import Batch
+from unlearnlib.training.loop import Part, Tally, check_finite, descend, descend_many
+from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.stacking import Unstackable
 
 
 @dataclass

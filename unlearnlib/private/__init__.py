@@ -11,66 +11,24 @@ noisy_finetuning    NoisyFineTuning                             any network, cli
 rewind              RewindToDelete                              any network of known smoothness, rewinds training
 """
 
-from unlearnlib.private.accounting import (
-    Phase,
-    Spent,
-    calibrate,
-    clipping_noise_split,
-    epsilon,
-    gaussian_delta,
-    gaussian_epsilon,
-    gaussian_sigma,
-    gdp_epsilon,
-    group_epsilon,
-    group_privacy,
-    laplace_delta,
-    noise_multiplier,
-    spent,
-    zcdp_rho,
-)
-from unlearnlib.private.certified import CertifiedNewton
-from unlearnlib.private.descent import DescentToDelete, descent_sigma
-from unlearnlib.private.dpsgd import AdaptiveClip, DpSgd, magnitude_mask
-from unlearnlib.private.langevin import Langevin, langevin_sigma, langevin_steps
-from unlearnlib.private.learner import BudgetExhausted
-from unlearnlib.private.mechanisms import classic_sigma, erm_sensitivity, leave_one_out_distances
-from unlearnlib.private.noisy_finetuning import NoisyFineTuning, noisy_sigma
-from unlearnlib.private.perturbation import ObjectivePerturbation, OutputPerturbation
-from unlearnlib.private.rewind import RewindToDelete, rewind_distance
+from unlearnlib import _faces
 
-__all__ = [
-    "AdaptiveClip",
-    "BudgetExhausted",
-    "CertifiedNewton",
-    "DescentToDelete",
-    "DpSgd",
-    "Langevin",
-    "NoisyFineTuning",
-    "ObjectivePerturbation",
-    "OutputPerturbation",
-    "Phase",
-    "RewindToDelete",
-    "Spent",
-    "calibrate",
-    "classic_sigma",
-    "clipping_noise_split",
-    "descent_sigma",
-    "epsilon",
-    "erm_sensitivity",
-    "gaussian_delta",
-    "gaussian_epsilon",
-    "gaussian_sigma",
-    "gdp_epsilon",
-    "group_epsilon",
-    "group_privacy",
-    "langevin_sigma",
-    "langevin_steps",
-    "laplace_delta",
-    "leave_one_out_distances",
-    "magnitude_mask",
-    "noise_multiplier",
-    "noisy_sigma",
-    "rewind_distance",
-    "spent",
-    "zcdp_rho",
-]
+__getattr__, __dir__, __all__ = _faces.face(
+    __name__,
+    {
+        # accounting
+        "accounting": "Phase Spent calibrate clipping_noise_split epsilon gaussian_delta gaussian_epsilon "
+        "gaussian_sigma gdp_epsilon group_epsilon group_privacy laplace_delta noise_multiplier spent zcdp_rho",
+        "mechanisms": "classic_sigma erm_sensitivity leave_one_out_distances",
+        # trained privately: forgets by doing nothing
+        "dpsgd": "AdaptiveClip DpSgd magnitude_mask",
+        "perturbation": "ObjectivePerturbation OutputPerturbation",
+        # certified unlearning
+        "learner": "BudgetExhausted",
+        "certified": "CertifiedNewton",
+        "descent": "DescentToDelete descent_sigma",
+        "langevin": "Langevin langevin_sigma langevin_steps",
+        "noisy_finetuning": "NoisyFineTuning noisy_sigma",
+        "rewind": "RewindToDelete rewind_distance",
+    },
+)

@@ -32,11 +32,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import gaussian_delta
 from unlearnlib.private.learner import BudgetExhausted, check_budget, check_positive
 from unlearnlib.private.logistic import LinearLearner, errors, gradient, hessian, loss_for, minimise, solve
 from unlearnlib.private.logistic import spectral_norm as spectral
-from unlearnlib.records import Certificate
 
 SMALLEST_CONSTANT = 1 / (12 * math.sqrt(3))
 

@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearnlib import addresses, cache, seeding
-from unlearnlib.data import Examples
-from unlearnlib.models import Normalise
+from unlearnlib import seeding
+from unlearnlib.data.examples import Examples
 from unlearnlib.private import accounting
 from unlearnlib.private.accounting import Phase, Spent
 from unlearnlib.private.dpsgd import DpSgd
 from unlearnlib.private.learner import check_choice
 from unlearnlib.private.networks import network_logits
+from unlearnlib.store import addresses, cache
+from unlearnlib.training.models import Normalise
 
 NETWORKS = ("linear", "cnn")
 

@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private.learner import BudgetExhausted, check_budget, check_positive
 from unlearnlib.private.logistic import LinearLearner, gradient, loss_for
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.records import Certificate
 
 
 @dataclass(frozen=True)

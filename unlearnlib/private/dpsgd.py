@@ -26,13 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from unlearnlib import seeding
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private import accounting
 from unlearnlib.private.accounting import Phase, Spent
 from unlearnlib.private.learner import BudgetExhausted, Learner, check_choice, check_positive
 from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_separable, clipped_gradients, network_logits
-from unlearnlib.records import Certificate
 
 
 @dataclass(frozen=True)

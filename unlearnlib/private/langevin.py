@@ -27,10 +27,10 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private.descent import Constants
 from unlearnlib.private.learner import BudgetExhausted, check_budget, check_positive
 from unlearnlib.private.logistic import LinearLearner, gradient, loss_for
-from unlearnlib.records import Certificate
 
 Curve = Callable[[np.ndarray], np.ndarray]  # Renyi order -> bound on the divergence
 _ORDERS = 1 + np.logspace(-2, 6, 8001)

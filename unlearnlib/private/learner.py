@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from unlearnlib import seeding
-from unlearnlib.data import Examples
-from unlearnlib.records import Certificate, Cost, Receipt
+from unlearnlib.data.examples import Examples
+from unlearnlib.methods.records import Certificate, Cost, Receipt
 
 ON_EXHAUSTED = ("refuse", "retrain")
 

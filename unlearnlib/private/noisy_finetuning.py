@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnlib import seeding
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import zcdp_rho
 from unlearnlib.private.learner import Learner, check_budget, check_positive
 from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_separable, network_logits
-from unlearnlib.records import Certificate
 
 
 def noisy_distance(steps: int, start_clip: float, gradient_clip: float, step_size: float, decay: float) -> float:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import gaussian_epsilon, gaussian_sigma
 from unlearnlib.private.learner import BudgetExhausted, check_positive
 from unlearnlib.private.logistic import LinearLearner, loss_for, minimise
 from unlearnlib.private.mechanisms import erm_sensitivity, gamma_norm, gaussian
-from unlearnlib.records import Certificate
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,12 +26,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearnlib.data import Examples
+from unlearnlib.data.examples import Examples
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import gaussian_sigma
 from unlearnlib.private.learner import BudgetExhausted, Learner, check_budget, check_positive
 from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_separable, clipped_gradients, network_logits
-from unlearnlib.records import Certificate
 
 
 def rewind_distance(

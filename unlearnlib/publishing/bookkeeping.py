@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearnlib import parameters, provenance
-from unlearnlib.tables import estimate, render
+from unlearnlib.publishing import parameters, provenance
+from unlearnlib.publishing.tables import estimate, render
 
 __all__ = ["PINS", "begin", "claim", "estimate", "pin_numerics", "record", "reproduce", "table"]
 

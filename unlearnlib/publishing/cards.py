@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearnlib import notebooks
-from unlearnlib.markup import code, described, grid_table, plain
+from unlearnlib.publishing import notebooks
+from unlearnlib.publishing.markup import code, described, grid_table, plain
 
 BIBLIOGRAPHY = Path("book/references.bib")
 
@@ -96,7 +96,7 @@ def _spelt(value: object) -> str:
 
 def passes(name: str) -> str:
     """The cost of a method at its defaults: gradient evaluations as multiples of |F| and |R|, and what is constant."""
-    from unlearnlib import registry
+    from unlearnlib.methods import registry
 
     if not registry.find(name).cost:
         return ""
@@ -118,8 +118,8 @@ def arxiv(bibliography: str) -> dict[str, str]:
 
 def registered() -> list[Card]:
     """The cards of all methods in the registry, whatever they declare."""
-    from unlearnlib import registry
-    from unlearnlib.catalogue import HOMES
+    from unlearnlib.methods import registry
+    from unlearnlib.methods.catalogue import HOMES
 
     return [_card(registry.find(name)) for name in HOMES]
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearnlib import _execute, bookkeeping, notebooks, parameters, provenance
+from unlearnlib.publishing import _execute, bookkeeping, notebooks, parameters, provenance
 
 # Minutes of the committed pages: CPU time, which a busy machine changes little; the clock's for fast runs. They are
 # kept out of the pages, so that those can be compared.

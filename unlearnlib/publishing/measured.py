@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from unlearnlib import study
-from unlearnlib.audit.scoreboard import scoreboard
-from unlearnlib.markup import grid_table, plain
-from unlearnlib.tables import estimate
+from unlearnlib.audit.verdicts.scoreboard import scoreboard
+from unlearnlib.publishing.markup import grid_table, plain
+from unlearnlib.publishing.tables import estimate
+from unlearnlib.studies.runs import summary
 
 FOLDER = Path("book/benchmarks")
 PERFORMANCE = FOLDER / "performance.json"
@@ -56,7 +56,7 @@ def laboratory(records: Sequence) -> str:
     for rows in records:
         first = rows.iloc[0]
         request = str(first["forget_set_id"]).partition(", seed")[0]
-        for row in scoreboard(study.summary(rows), _SHOWN).to_dict("records"):
+        for row in scoreboard(summary(rows), _SHOWN).to_dict("records"):
             found = [estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in _SHOWN]
             cost = "" if row["method"] == "original" else f"{row['cost']:.2f}"
             lines.append([str(first["dataset"]), request, row["method"], *found, cost])
@@ -68,7 +68,7 @@ def recipes(records: Sequence) -> str:
     lines: dict[str, list[str]] = {}
     for rows in records:
         found = rows[(rows["method"] == "original") & (rows["audit"] == "accuracy")]
-        by_statistic = study.summary(found).set_index("statistic")
+        by_statistic = summary(found).set_index("statistic")
         means = [by_statistic.loc[what, ["value", "value_lo", "value_hi"]] for what in ("RA", "TA")]
         name, seeds = str(rows["dataset"].iloc[0]), found["seed_train"].nunique()
         lines.setdefault(name, [name, str(rows["arch"].iloc[0]), *(estimate(*mean) for mean in means), str(seeds)])

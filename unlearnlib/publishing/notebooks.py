@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from unlearnlib import parameters
+from unlearnlib.publishing import parameters
 
 STALE_NOTE = "stale-note"  # tag of the cell that says that a page is older than its code
 _KEEP_CELL = ("tags", "mystnb", "unlearnlib")

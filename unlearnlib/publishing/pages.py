@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from unlearnlib import bookkeeping, cards, measured, notebooks, provenance
-from unlearnlib.execution import TIMINGS, committed
-from unlearnlib.markup import code, grid_table, plain
+from unlearnlib.publishing import bookkeeping, cards, measured, notebooks, provenance
+from unlearnlib.publishing.execution import TIMINGS, committed
+from unlearnlib.publishing.markup import code, grid_table, plain
 
 FOLDER = Path("book/generated")
 

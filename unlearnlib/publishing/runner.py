@@ -16,9 +16,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unlearnlib import bookkeeping, notebooks, parameters, provenance
-from unlearnlib.execution import Job, RunReport, committed, defaults_of, run_many, run_notebook
-from unlearnlib.sweeps import grid, target_of
+from unlearnlib.publishing import bookkeeping, notebooks, parameters, provenance
+from unlearnlib.publishing.execution import Job, RunReport, committed, defaults_of, run_many, run_notebook
+from unlearnlib.publishing.sweeps import grid, target_of
 
 __all__ = ["Job", "RunReport", "grid", "main", "run_many", "run_notebook"]
 

@@ -7,8 +7,8 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from unlearnlib import notebooks, parameters
-from unlearnlib.execution import Job, RunReport, beside, defaults_of, run_many
+from unlearnlib.publishing import notebooks, parameters
+from unlearnlib.publishing.execution import Job, RunReport, beside, defaults_of, run_many
 
 
 def target_of(template: str, notebook: str, values: Mapping[str, object]) -> str:

@@ -20,12 +20,15 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from unlearnlib import provenance
+from unlearnlib.store import digests
 
 # They move results about and do not change them.
 _CARRIERS = {
     f"unlearnlib.{name}"
-    for name in ("addresses", "cache", "catalogue", "cluster", "downloads", "provenance", "sources")
+    for name in (
+        *("store.addresses", "store.cache", "store.digests", "store.places"),
+        *("data.downloads", "data.sources", "methods.catalogue", "training.cluster"),
+    )
 }
 # A run says, for its own duration, with which numerics its workers compute.
 _assumed: contextvars.ContextVar[Mapping[str, object]] = contextvars.ContextVar("numerics")
@@ -94,15 +97,15 @@ def code(*modules: str) -> Mapping[str, str]:
         if name not in found and name not in _CARRIERS:
             found.add(name)
             pending += _imports(name)
-    digests = provenance.module_digests(sorted(found))
-    missing = [name for name in modules if name not in digests]
+    found_digests = digests.module_digests(sorted(found))
+    missing = [name for name in modules if name not in found_digests]
     if missing:
-        raise Unkeyable(f"no source of {', '.join(missing)}: only modules of {provenance.PACKAGE.name} have digests")
-    return MappingProxyType(digests)
+        raise Unkeyable(f"no source of {', '.join(missing)}: only modules of {digests.PACKAGE.name} have digests")
+    return MappingProxyType(found_digests)
 
 
 def _source(module: str) -> Path | None:
-    base = provenance.PACKAGE.parent.joinpath(*module.split("."))
+    base = digests.PACKAGE.parent.joinpath(*module.split("."))
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
@@ -114,7 +117,7 @@ def _imports(module: str) -> tuple[str, ...]:
 @functools.cache
 def _imports_of(path: Path) -> tuple[str, ...]:
     """Library modules that a source imports anywhere in it (`from unlearnlib.a import b` names a.b, or else a)."""
-    top, names = provenance.PACKAGE.name, set()
+    top, names = digests.PACKAGE.name, set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == top:
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -137,4 +140,4 @@ def assuming(given: Mapping[str, object] | None) -> Iterator[None]:
 @functools.cache
 def versions() -> Mapping[str, str]:
     """What else an address holds: the versions of torch and numpy."""
-    return MappingProxyType(provenance.versions())
+    return MappingProxyType(digests.versions())

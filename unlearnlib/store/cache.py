@@ -32,7 +32,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from unlearnlib import addresses, downloads
+from unlearnlib.store import addresses, places
 
 _log = logging.getLogger(__name__)
 # A run says, for its own duration, which store it uses.
@@ -297,7 +297,7 @@ def folder() -> Path | None:
     named = os.environ.get("UNLEARN_CACHE", "")
     if named.lower() == "off":
         return None
-    return Path(named).expanduser() if named else downloads.home() / "results"
+    return Path(named).expanduser() if named else places.home() / "results"
 
 
 def store() -> Store | None:

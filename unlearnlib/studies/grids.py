@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from unlearnlib import addresses, registry, settings
-from unlearnlib.audit import tidy
-from unlearnlib.audit.battery import RUNGS
-from unlearnlib.audit.rungs import Relearning
-from unlearnlib.records import Cost
-from unlearnlib.settings import NULL, ORIGINAL, RETRAIN, Setting
+from unlearnlib.audit.batteries.battery import RUNGS
+from unlearnlib.audit.batteries.rungs import Relearning
+from unlearnlib.audit.verdicts import tidy
+from unlearnlib.methods import registry
+from unlearnlib.methods.records import Cost
+from unlearnlib.store import addresses
+from unlearnlib.studies import settings
+from unlearnlib.studies.settings import NULL, ORIGINAL, RETRAIN, Setting
 
 BASELINES = (ORIGINAL, RETRAIN, NULL)
 ENSEMBLE = 16  # seeds from which the battery can compare distributions over seeds
@@ -39,7 +41,9 @@ class Candidate:
     @property
     def home(self) -> str:
         """The module that registers the method."""
-        return "unlearnlib.retrain" if self.method in BASELINES else registry.find(self.method).function.__module__
+        return (
+            "unlearnlib.exact.retrain" if self.method in BASELINES else registry.find(self.method).function.__module__
+        )
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Cell:
         models = [address_of(model) for model in self.needs]
         if None in models:
             return None
-        code = addresses.code("unlearnlib.study", "unlearnlib.audit.battery")
+        code = addresses.code("unlearnlib.studies.runs", "unlearnlib.audit.batteries.battery")
         return addresses.key(
             what="rows", cell=self, models=models, unseen=settings.unseen(self.model.setting), code=code
         )

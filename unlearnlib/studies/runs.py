@@ -25,34 +25,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from unlearnlib import addresses, cache, settings, training
-from unlearnlib import cluster as machines
-from unlearnlib.audit import tidy
-from unlearnlib.audit.battery import battery, logits_of
-from unlearnlib.audit.rungs import Logits
-from unlearnlib.cluster import Failed, Job
-from unlearnlib.grids import BASELINES, Candidate, Cell, Grid, Model
-from unlearnlib.records import Cost
-from unlearnlib.settings import NULL, ORIGINAL, RETRAIN, Setting, original, originals, retrained, retraineds, unlearned
-
-__all__ = [
-    "BASELINES",
-    "NULL",
-    "ORIGINAL",
-    "RETRAIN",
-    "Candidate",
-    "Cell",
-    "Grid",
-    "Model",
-    "Setting",
-    "original",
-    "originals",
-    "retrained",
-    "retraineds",
-    "run",
-    "summary",
-    "unlearned",
-]
+from unlearnlib.audit.batteries.battery import battery, logits_of
+from unlearnlib.audit.batteries.rungs import Logits
+from unlearnlib.audit.verdicts import tidy
+from unlearnlib.methods.records import Cost
+from unlearnlib.store import addresses, cache
+from unlearnlib.studies import settings
+from unlearnlib.studies.grids import Candidate, Cell, Grid, Model
+from unlearnlib.studies.settings import NULL, RETRAIN
+from unlearnlib.training import cluster as machines
+from unlearnlib.training.cluster import Failed, Job
+from unlearnlib.training.progress import progress_bar
 
 _TEXT = (
     *tidy.WHAT,
@@ -242,7 +225,7 @@ def _failed(cell: Cell, address: str | None, why: Failed) -> pd.DataFrame:
 def _with_progress(ended: Iterator, total: int, wanted: bool) -> Iterator:
     """The same items; a bar on a terminal, a line in the log now and then elsewhere."""
     started = said = time.monotonic()
-    with contextlib.closing(ended), training.progress_bar(total, wanted, unit="job") as bar:
+    with contextlib.closing(ended), progress_bar(total, wanted, unit="job") as bar:
         for done, item in enumerate(ended, 1):
             yield item
             bar.update()
@@ -271,5 +254,7 @@ def _agreed(address: str) -> Mapping[str, object]:
 
 
 def _signature() -> dict[str, object]:
-    code = addresses.code("unlearnlib.study", "unlearnlib.registry", "unlearnlib.audit.battery")
+    code = addresses.code(
+        "unlearnlib.studies.runs", "unlearnlib.methods.registry", "unlearnlib.audit.batteries.battery"
+    )
     return {"code": code, "versions": addresses.versions(), "numerics": addresses.numerics(settings.device())}

@@ -27,11 +27,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from unlearnlib import addresses, cache, data, models, recipes, registry, training
-from unlearnlib.examples import Dataset, Split
-from unlearnlib.records import Certificate, Cost
-from unlearnlib.registry import Unlearned
-from unlearnlib.training import Recipe
+from unlearnlib.data import loading, splits
+from unlearnlib.data.examples import Dataset, Split
+from unlearnlib.methods import registry
+from unlearnlib.methods.records import Certificate, Cost
+from unlearnlib.methods.registry import Unlearned
+from unlearnlib.store import addresses, cache
+from unlearnlib.training import loop, many, models, recipes
+from unlearnlib.training.recipe import Recipe
 
 ROLES = ("original", "retrain", "retrain, other seed", "unlearning")
 ORIGINAL, RETRAIN, NULL = ROLES[:3]
@@ -77,8 +80,8 @@ class Setting:
 
 @functools.lru_cache(maxsize=4)
 def _dataset(name: str, options: Options, label_noise: float, seed: int) -> Dataset:
-    ds = data.load(name, **dict(options))
-    return data.add_label_noise(ds, label_noise, seed) if label_noise else ds
+    ds = loading.load(name, **dict(options))
+    return splits.add_label_noise(ds, label_noise, seed) if label_noise else ds
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +98,7 @@ class _Material:
 @functools.lru_cache(maxsize=8)
 def _material(setting: Setting) -> _Material:
     ds = setting.data()
-    split = data.split(ds, setting.forget, setting.split_seed, setting.validation)
+    split = splits.split(ds, setting.forget, setting.split_seed, setting.validation)
     network = models.build(setting.model, ds, **dict(setting.model_options))
     train = split.train.checksum()
     mask = hashlib.sha256(split.is_forget.numpy().tobytes()).hexdigest()
@@ -185,7 +188,7 @@ def address_of_original(setting: Setting, seed: int) -> str:
         train=made.train,
         recipe=setting.recipe,
         seed=seed_of("original", seed),
-        **_circumstances("unlearnlib.training", "unlearnlib.models", "unlearnlib.examples"),
+        **_circumstances("unlearnlib.training.loop", "unlearnlib.training.models", "unlearnlib.data.examples"),
     )
 
 
@@ -198,7 +201,7 @@ def address_of_retrained(setting: Setting, seed: int, role: str = RETRAIN) -> st
         split=made.divided,
         recipe=setting.recipe,
         seed=seed_of(role, seed),
-        **_circumstances("unlearnlib.registry", "unlearnlib.retrain", "unlearnlib.examples"),
+        **_circumstances("unlearnlib.methods.registry", "unlearnlib.exact.retrain", "unlearnlib.data.examples"),
     )
 
 
@@ -213,7 +216,7 @@ def address_of_unlearned(setting: Setting, method: str, seed: int, **hyperparame
         split=_material(setting).divided,
         original=address_of_original(setting, seed),
         seed=seed_of("unlearning", seed),
-        **_circumstances("unlearnlib.registry", home, "unlearnlib.examples", *sorted(parts)),
+        **_circumstances("unlearnlib.methods.registry", home, "unlearnlib.data.examples", *sorted(parts)),
     )
 
 
@@ -227,7 +230,7 @@ def _circumstances(*modules: str) -> dict[str, object]:
 
 def _trained(setting: Setting, seed: int) -> cache.Entry:
     train, start = setting.split().train, seed_of("original", seed)
-    model = training.fit(setting.network(start).to(device()), train, setting.recipe, start)
+    model = loop.fit(setting.network(start).to(device()), train, setting.recipe, start)
     return cache.Entry(model.state_dict(), {"what": "original", "setting": _shown(setting), "seed": start})
 
 
@@ -291,7 +294,7 @@ def stacks(where: torch.device) -> bool:
 def _trained_together(setting: Setting, seeds: Sequence[int]) -> list[cache.Entry]:
     train, starts = setting.split().train, [seed_of("original", seed) for seed in seeds]
     masks = torch.ones(len(seeds), len(train), dtype=torch.bool)
-    made = training.fit_many(lambda seed: setting.network(seed).to(device()), train, masks, setting.recipe, starts)
+    made = many.fit_many(lambda seed: setting.network(seed).to(device()), train, masks, setting.recipe, starts)
     about = [{"what": "original", "setting": _shown(setting), "seed": start} for start in starts]
     return [cache.Entry(model.state_dict(), facts) for model, facts in zip(made, about, strict=True)]
 

@@ -39,13 +39,20 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from unlearnlib import addresses, cache, data, models, registry, settings, training
 from unlearnlib.approximate.steps import matched_mean
-from unlearnlib.examples import Dataset, Split
-from unlearnlib.settings import Setting
-from unlearnlib.training import Diverged, Tally, predict
+from unlearnlib.data.examples import Dataset, Split
+from unlearnlib.data.splits import split
+from unlearnlib.methods import registry
+from unlearnlib.store import addresses, cache
+from unlearnlib.studies import settings
+from unlearnlib.studies.settings import Setting
+from unlearnlib.training import models
+from unlearnlib.training.batches import steps_of
+from unlearnlib.training.loop import Diverged, Tally, fit
+from unlearnlib.training.prediction import predict
 
 WORST = 2.0  # the largest value of the objective
+_MAKERS = ("unlearnlib.training.loop", "unlearnlib.training.models", "unlearnlib.data.examples")
 _SEEDS = 4_000_000  # development draws: above all the ranges of `settings`
 
 
@@ -77,7 +84,7 @@ class Bench:
     def retrain_cost(self) -> float:
         """Gradient evaluations of retraining on a development split: the unit of cost. Nothing is retrained."""
         recipe, sizes = self.setting.recipe, [len(self.split(k).retain_index) for k in range(self.seeds)]
-        steps = sum(training.steps_of(size, recipe) * min(size, recipe.batch_size) for size in sizes)
+        steps = sum(steps_of(size, recipe) * min(size, recipe.batch_size) for size in sizes)
         return steps / self.seeds
 
 
@@ -95,7 +102,7 @@ def _development(bench: Bench, number: int) -> _Development:
     kept = whole.train[whole.retain_index]
     names = tuple(map(str, range(int(kept.labels.max()) + 1)))
     ds = Dataset("development", kept, kept[:0], names, "a retain set")
-    made = data.split(ds, bench.request or bench.setting.forget, seed, bench.validation)
+    made = split(ds, bench.request or bench.setting.forget, seed, bench.validation)
     unlike = ~torch.isin(made.forget.labels, made.retain.labels)
     if unlike.any() or not len(made.validation):
         raise ValueError("tuning compares forgotten with unseen pictures of the same classes: not for whole classes")
@@ -112,7 +119,7 @@ def _address(bench: Bench, number: int, *modules: str, **more) -> str:
         forget="".join(map(str, mask.tolist())),
         recipe=bench.setting.recipe,
         number=number,
-        code=addresses.code("unlearnlib.training", "unlearnlib.models", "unlearnlib.examples", *modules),
+        code=addresses.code(*_MAKERS, *modules),
         versions=addresses.versions(),
         numerics=addresses.numerics(settings.device()),
         **more,
@@ -126,7 +133,7 @@ def _original(bench: Bench, number: int) -> tuple[nn.Module, int]:
 
     def make() -> cache.Entry:
         tally, network = Tally(), made.architecture.initialised(seed).to(settings.device())
-        model = training.fit(network, made.split.train, bench.setting.recipe, seed, tally=tally)
+        model = fit(network, made.split.train, bench.setting.recipe, seed, tally=tally)
         return cache.Entry(model.state_dict(), {"gradient_evaluations": tally.gradient_evaluations})
 
     entry = cache.remember(_address(bench, number, what="development original"), make)
@@ -281,7 +288,7 @@ def _one(bench: Bench, number: int, method: str, hyperparameters: Mapping[str, o
     home = registry.find(method).function.__module__
     try:
         validation = bench.split(number).validation.checksum()
-        modules = ("unlearnlib.tuning", "unlearnlib.registry", home)
+        modules = ("unlearnlib.studies.tuning", "unlearnlib.methods.registry", home)
         address = _address(bench, number, *modules, what="trial", method=method, config=config, validation=validation)
     except addresses.Unkeyable:  # a method of a notebook, or a hyper-parameter that is a function
         return make().about

@@ -6,6 +6,7 @@ float32, and bits stay what they are.
 """
 
 import copy
+import os
 import platform
 import time
 from contextlib import nullcontext
@@ -13,7 +14,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from unlearnlib import addresses, cache, seeding
+from unlearnlib import seeding
+from unlearnlib.store import addresses, cache
 
 REPEATS = 3
 CLEARLY = 0.9  # how much less time bfloat16 must take
@@ -72,3 +74,10 @@ def _clock(device: torch.device) -> float:
         return time.process_time()
     torch.accelerator.synchronize()
     return time.perf_counter()
+
+
+def lowered(wanted: str, module: nn.Module, pixels: Tensor, *, backward: bool) -> bool:
+    """Whether `module` computes in bfloat16: because it is asked to, or it is faster and any digits will do."""
+    if wanted != "auto" or os.environ.get("UNLEARN_FAST") != "1" or pixels.dtype != torch.float32:
+        return wanted == "bfloat16"
+    return faster(module, pixels, backward=backward) == "bfloat16"

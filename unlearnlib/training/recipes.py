@@ -1,12 +1,12 @@
 """Which network suits a data set, and how it is trained: defaults that were chosen on validation accuracy alone.
 
 A recipe is part of an experiment: the original and the retrained models must share it, or the gap between them
-measures the schedule. `recipe_for` is what `study.Setting` uses where no recipe is given.
+measures the schedule. `recipe_for` is what `studies.Setting` uses where no recipe is given.
 """
 
 from dataclasses import replace
 
-from unlearnlib.training import Recipe
+from unlearnlib.training.recipe import Recipe
 
 _MODELS = {
     "digits": "mlp",

@@ -12,7 +12,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from unlearnlib.models import Normalise, evaluating
+from unlearnlib.training.models import Normalise, evaluating
 
 
 class Unstackable(ValueError):

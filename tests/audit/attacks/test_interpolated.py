@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import gumbel_r, norm
 
-from unlearnlib.audit.interpolated import _distribution, iam
+from unlearnlib.audit.attacks.interpolated import _distribution, iam
 from unlearnlib.seeding import numpy_generator
 
 

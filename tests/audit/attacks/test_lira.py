@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from unlearnlib.audit.lira import Lira, gaussian_log_density, lira, shadow_attack
-from unlearnlib.audit.roc import roc
-from unlearnlib.audit.state import FORGET, NEVER, RETAIN, state_matrix
+from unlearnlib.audit.attacks.lira import Lira, gaussian_log_density, lira, shadow_attack
+from unlearnlib.audit.statistics.roc import roc
+from unlearnlib.audit.statistics.state import FORGET, NEVER, RETAIN, state_matrix
 from unlearnlib.seeding import numpy_generator
 
 TWO = ("forget", "never")

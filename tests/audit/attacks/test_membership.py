@@ -8,7 +8,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from unlearnlib.audit import membership as mia
+from unlearnlib.audit.attacks import membership as mia
 from unlearnlib.seeding import numpy_generator
 
 

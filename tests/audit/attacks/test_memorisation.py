@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unlearnlib.audit.memorisation import memorisation, model_halves, strata
+from unlearnlib.audit.attacks.memorisation import memorisation, model_halves, strata
 from unlearnlib.seeding import numpy_generator
 
 

@@ -6,8 +6,7 @@ from scipy.optimize import linprog
 from scipy.special import logit
 from scipy.stats import binom, norm
 
-from unlearnlib.audit.epsilon import gaussian_epsilon
-from unlearnlib.audit.one_run import (
+from unlearnlib.audit.attacks.one_run import (
     _least_mass,
     one_run,
     one_run_epsilon,
@@ -15,6 +14,7 @@ from unlearnlib.audit.one_run import (
     one_run_p_value,
     unlearning_epsilon,
 )
+from unlearnlib.audit.statistics.epsilon import gaussian_epsilon
 from unlearnlib.seeding import numpy_generator
 
 

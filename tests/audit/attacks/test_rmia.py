@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from unlearnlib.audit.rmia import GRID, _ratio, rmia, tune_a
-from unlearnlib.audit.roc import roc
+from unlearnlib.audit.attacks.rmia import GRID, _ratio, rmia, tune_a
+from unlearnlib.audit.statistics.roc import roc
 from unlearnlib.seeding import numpy_generator
 
 TARGET, OUT = [0.9, 0.5], np.transpose([[0.5, 0.7], [0.4, 0.2]])

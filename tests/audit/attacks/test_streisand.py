@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from unlearnlib.audit.streisand import advantage, gaussian_advantage, onion, tail_mass
+from unlearnlib.audit.attacks.streisand import advantage, gaussian_advantage, onion, tail_mass
 from unlearnlib.seeding import numpy_generator
 
 

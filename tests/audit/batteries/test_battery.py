@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnlib.audit.battery import audit_logits, battery, logits_of
-from unlearnlib.audit.distances import js_divergence, softmax
-from unlearnlib.audit.rungs import Logits, Relearning, Truth
-from unlearnlib.audit.tidy import COLUMNS, NULL_METHOD, row, summarise, table
-from unlearnlib.audit.verdict import DAMAGED, NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict_of
-from unlearnlib.data import Examples, Split
-from unlearnlib.models import features
-from unlearnlib.records import Cost
+from unlearnlib.audit.batteries.battery import audit_logits, battery, logits_of
+from unlearnlib.audit.batteries.rungs import Logits, Relearning, Truth
+from unlearnlib.audit.distances.outputs import js_divergence, softmax
+from unlearnlib.audit.verdicts.tidy import COLUMNS, NULL_METHOD, row, summarise, table
+from unlearnlib.audit.verdicts.verdict import DAMAGED, NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict_of
+from unlearnlib.data.examples import Examples, Split
+from unlearnlib.methods.records import Cost
 from unlearnlib.seeding import isolated, numpy_generator
+from unlearnlib.training.models import features
 
 SIZES, CLASSES = {"forget": 150, "retain": 400, "test": 300}, 5
 

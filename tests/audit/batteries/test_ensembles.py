@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from unlearnlib.audit.ensembles import ensemble_audit, ensemble_estimates, shadow_audit
-from unlearnlib.audit.state import FORGET, RETAIN, state_matrix
-from unlearnlib.audit.streisand import gaussian_advantage
-from unlearnlib.audit.tidy import COLUMNS, Estimate, row, summarise, table
-from unlearnlib.audit.verdict import NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict_of
+from unlearnlib.audit.attacks.streisand import gaussian_advantage
+from unlearnlib.audit.batteries.ensembles import ensemble_audit, ensemble_estimates, shadow_audit
+from unlearnlib.audit.statistics.state import FORGET, RETAIN, state_matrix
+from unlearnlib.audit.verdicts.tidy import COLUMNS, Estimate, row, summarise, table
+from unlearnlib.audit.verdicts.verdict import NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict_of
 from unlearnlib.seeding import numpy_generator
 
 EXAMPLES = 60

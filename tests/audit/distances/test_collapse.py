@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from unlearnlib.audit import collapse
+from unlearnlib.audit.distances import collapse
 
 
 def test_verification_finds_people_who_have_corners_of_their_own():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnlib.audit.composites import (
+from unlearnlib.audit.distances.composites import (
     Accuracies,
     accuracy,
     average_gap,

@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import ortho_group
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from unlearnlib.audit import distances as d
+from unlearnlib.audit.distances import outputs as d
 from unlearnlib.seeding import isolated, numpy_generator
 
 P, Q = np.array([[0.7, 0.2, 0.1]]), np.array([[0.1, 0.2, 0.7]])

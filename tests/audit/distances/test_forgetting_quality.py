@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from unlearnlib.audit.epsilon import gaussian_epsilon
-from unlearnlib.audit.forgetting_quality import (
+from unlearnlib.audit.distances.forgetting_quality import (
     CAP,
     DELTA,
     challenge_score,
@@ -13,6 +12,7 @@ from unlearnlib.audit.forgetting_quality import (
     forgetting_quality_null,
     quality_points,
 )
+from unlearnlib.audit.statistics.epsilon import gaussian_epsilon
 from unlearnlib.seeding import numpy_generator
 
 

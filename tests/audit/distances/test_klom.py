@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp, norm, wasserstein_distance
 
-from unlearnlib.audit.klom import ESTIMATORS, FLOOR, _shares, klom, klom_null
+from unlearnlib.audit.distances.klom import ESTIMATORS, FLOOR, _shares, klom, klom_null
 from unlearnlib.seeding import numpy_generator
 
 CEILING = np.log(1e5)

@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 
-from unlearnlib.audit.composites import accuracy
-from unlearnlib.audit.probes import Features, collapse, compare_probes, probe_accuracy, probe_predictions
+from unlearnlib.audit.distances.composites import accuracy
+from unlearnlib.audit.distances.probes import Features, collapse, compare_probes, probe_accuracy, probe_predictions
 from unlearnlib.seeding import numpy_generator
 
 

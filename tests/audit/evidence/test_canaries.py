@@ -8,7 +8,7 @@ import torch
 from scipy.stats import kstest
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
-from unlearnlib.audit import canaries as c
+from unlearnlib.audit.evidence import canaries as c
 from unlearnlib.seeding import isolated, numpy_generator
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from unlearnlib.audit.relearn import log_ain, relearn_curve, relearn_time, steps_to
-from unlearnlib.data import Examples
+from unlearnlib.audit.evidence.relearn import log_ain, relearn_curve, relearn_time, steps_to
+from unlearnlib.data.examples import Examples
 from unlearnlib.seeding import isolated
 
 

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, norm
 
-from unlearnlib.audit.epsilon import epsilon_from_scores, epsilon_lower_bound, gaussian_epsilon
-from unlearnlib.audit.forgetting_quality import forgetting_quality, forgetting_quality_null
-from unlearnlib.audit.interpolated import iam
-from unlearnlib.audit.klom import klom, klom_null
-from unlearnlib.audit.lira import lira
-from unlearnlib.audit.one_run import one_run, one_run_gaussian_epsilon
-from unlearnlib.audit.phantom import Phantom
-from unlearnlib.audit.roc import roc
-from unlearnlib.audit.state import FORGET, NEVER, RETAIN, state_matrix
+from unlearnlib.audit.attacks.interpolated import iam
+from unlearnlib.audit.attacks.lira import lira
+from unlearnlib.audit.attacks.one_run import one_run, one_run_gaussian_epsilon
+from unlearnlib.audit.distances.forgetting_quality import forgetting_quality, forgetting_quality_null
+from unlearnlib.audit.distances.klom import klom, klom_null
+from unlearnlib.audit.known_answers.phantom import Phantom
+from unlearnlib.audit.statistics.epsilon import epsilon_from_scores, epsilon_lower_bound, gaussian_epsilon
+from unlearnlib.audit.statistics.roc import roc
+from unlearnlib.audit.statistics.state import FORGET, NEVER, RETAIN, state_matrix
 from unlearnlib.seeding import numpy_generator
 
 PHANTOM = Phantom()

@@ -8,27 +8,19 @@ import torch
 from torch import nn
 
 from unlearnlib import data, seeding
-from unlearnlib.audit import sandwich as bread
-from unlearnlib.audit.epsilon import gaussian_epsilon
-from unlearnlib.audit.one_run import one_run
-from unlearnlib.audit.sandwich import COLUMNS, Pairs, pairs, plant, run_once, sandwich
-from unlearnlib.private import (
-    CertifiedNewton,
-    DescentToDelete,
-    DpSgd,
-    Langevin,
-    NoisyFineTuning,
-    ObjectivePerturbation,
-    OutputPerturbation,
-    RewindToDelete,
-    accounting,
-    descent,
-    dpsgd,
-    noisy_finetuning,
-    perturbation,
-    rewind,
-)
-from unlearnlib.records import Certificate
+from unlearnlib.audit.attacks.one_run import one_run
+from unlearnlib.audit.known_answers import sandwich as bread
+from unlearnlib.audit.known_answers.sandwich import COLUMNS, Pairs, pairs, plant, run_once, sandwich
+from unlearnlib.audit.statistics.epsilon import gaussian_epsilon
+from unlearnlib.methods.records import Certificate
+from unlearnlib.private import accounting, descent, dpsgd, noisy_finetuning, perturbation, rewind
+from unlearnlib.private.certified import CertifiedNewton
+from unlearnlib.private.descent import DescentToDelete
+from unlearnlib.private.dpsgd import DpSgd
+from unlearnlib.private.langevin import Langevin
+from unlearnlib.private.noisy_finetuning import NoisyFineTuning
+from unlearnlib.private.perturbation import ObjectivePerturbation, OutputPerturbation
+from unlearnlib.private.rewind import RewindToDelete
 
 SHARED = dict(lam=0.05, bias=False, epsilon=4.0)
 STRICT = {**SHARED, "epsilon": 1.0}  # what a few dozen models can refute

@@ -5,11 +5,16 @@ import pytest
 import torch
 from small import dataset, split, state
 
-from unlearnlib import models, training
-from unlearnlib.audit import klom, klom_null, linear_cka, lira, margin, state_matrix, traps
-from unlearnlib.audit.state import FORGET, RETAIN
+from unlearnlib import training
+from unlearnlib.audit.attacks.lira import lira
+from unlearnlib.audit.distances.klom import klom, klom_null
+from unlearnlib.audit.distances.outputs import linear_cka
+from unlearnlib.audit.known_answers import traps
+from unlearnlib.audit.statistics.roc import margin
+from unlearnlib.audit.statistics.state import FORGET, RETAIN, state_matrix
 from unlearnlib.seeding import numpy_generator
-from unlearnlib.training import Recipe
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
 
 MODELS, EXAMPLES, CLASSES = 63, 200, 4
 GAIN = 2.0  # a trained example's margin, in standard deviations between models

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from unlearnlib.audit.epsilon import (
+from unlearnlib.audit.statistics.epsilon import (
     epsilon_from_scores,
     epsilon_lower_bound,
     gaussian_delta,
@@ -13,7 +13,7 @@ from unlearnlib.audit.epsilon import (
     max_certifiable,
     plug_in_epsilon,
 )
-from unlearnlib.audit.roc import clopper_pearson
+from unlearnlib.audit.statistics.roc import clopper_pearson
 from unlearnlib.seeding import numpy_generator
 
 

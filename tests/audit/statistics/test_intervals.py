@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearnlib.audit.intervals import (
+from unlearnlib.audit.statistics.intervals import (
     cluster_bootstrap,
     minimum_detectable_effect,
     paired_t_interval,

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from unlearnlib.audit.roc import clopper_pearson, margin, roc
+from unlearnlib.audit.statistics.roc import clopper_pearson, margin, roc
 from unlearnlib.seeding import numpy_generator
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from unlearnlib.audit.roc import roc
-from unlearnlib.audit.state import FORGET, NEVER, RETAIN, STATES, check_state, imbalance, state_matrix
+from unlearnlib.audit.statistics.roc import roc
+from unlearnlib.audit.statistics.state import FORGET, NEVER, RETAIN, STATES, check_state, imbalance, state_matrix
 from unlearnlib.seeding import numpy_generator
 
 

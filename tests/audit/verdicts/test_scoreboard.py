@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearnlib.audit.scoreboard import scoreboard
+from unlearnlib.audit.verdicts.scoreboard import scoreboard
 
 
 def summary() -> pd.DataFrame:

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from unlearnlib.audit.intervals import t_interval
-from unlearnlib.audit.tidy import COLUMNS, Estimate, row, summarise, table
+from unlearnlib.audit.statistics.intervals import t_interval
+from unlearnlib.audit.verdicts.tidy import COLUMNS, Estimate, row, summarise, table
 
 SPEC = """study, rung, dataset, arch, method, config_hash, forget_set_id, forget_kind, mem_stratum, audit, game, subset,
 statistic, value, ci_lo, ci_hi, ci_method, n_models, n_examples, n_pos, n_neg, null_value, null_lo, null_hi,

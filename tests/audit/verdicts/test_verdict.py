@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from unlearnlib.audit.intervals import Interval, t_interval
-from unlearnlib.audit.verdict import DAMAGED, LABELS, NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict
+from unlearnlib.audit.statistics.intervals import Interval, t_interval
+from unlearnlib.audit.verdicts.verdict import DAMAGED, LABELS, NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict
 from unlearnlib.seeding import numpy_generator
 
 

@@ -7,20 +7,14 @@ fisher_diagonal             the diagonal of the true or the empirical Fisher mat
 per_example_gradients       the gradient of every example                                    ../fisher.py
 """
 
-from unlearnlib.approximate.curvature.kronecker import Kronecker, ekfac, kfac
-from unlearnlib.approximate.curvature.products import Curvature, ggn_vp, hvp
-from unlearnlib.approximate.curvature.solvers import Solution, solve
-from unlearnlib.approximate.fisher import fisher_diagonal, per_example_gradients
+from unlearnlib import _faces
 
-__all__ = [
-    "Curvature",
-    "Kronecker",
-    "Solution",
-    "ekfac",
-    "fisher_diagonal",
-    "ggn_vp",
-    "hvp",
-    "kfac",
-    "per_example_gradients",
-    "solve",
-]
+__getattr__, __dir__, __all__ = _faces.face(
+    __name__,
+    {
+        "products": "Curvature ggn_vp hvp",
+        "solvers": "Solution solve",
+        "kronecker": "Kronecker ekfac kfac",
+        "unlearnlib.approximate.fisher": "fisher_diagonal per_example_gradients",
+    },
+)

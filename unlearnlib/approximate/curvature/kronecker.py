@@ -29,8 +29,8 @@ from unlearnlib import seeding
 from unlearnlib.approximate.curvature.products import jacobians
 from unlearnlib.approximate.fisher import answers, fisher_diagonal
 from unlearnlib.approximate.gradients import pixel_batches, shaped, trainable
-from unlearnlib.models import evaluating
-from unlearnlib.training import Tally
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.models import evaluating
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from torch.func import functional_call, jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnlib.approximate.gradients import flat, pixel_batches, shaped, trainable
-from unlearnlib.models import evaluating
-from unlearnlib.training import Tally
+from unlearnlib.training.loop import Tally
+from unlearnlib.training.models import evaluating
 
 KINDS = ("ggn", "hessian")
 LARGEST = 12_000  # of a matrix that is formed: 0.6 GB in float32

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unlearnlib import seeding
 from unlearnlib.approximate.curvature import kronecker
 from unlearnlib.approximate.curvature.products import Curvature
-from unlearnlib.training import Diverged, Tally
+from unlearnlib.training.loop import Diverged, Tally
 
 SOLVERS = ("cg", "lissa", "dense", "kfac", "ekfac")
 Product = Callable[[Tensor], Tensor]

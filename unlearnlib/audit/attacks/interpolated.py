@@ -17,7 +17,7 @@ it with the next one; alpha = 1, whose spread is that of the originals alone, is
 import numpy as np
 from scipy.special import ndtr
 
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.roc import as_array
 
 GRID = 100  # values of alpha, as released
 

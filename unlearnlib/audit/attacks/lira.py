@@ -28,9 +28,9 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit, polygamma
 from scipy.stats import rankdata, t
 
-from unlearnlib.audit.intervals import Interval
-from unlearnlib.audit.roc import Roc, as_array, roc
-from unlearnlib.audit.state import FORGET, NEVER, RETAIN, check_state, imbalance
+from unlearnlib.audit.statistics.intervals import Interval
+from unlearnlib.audit.statistics.roc import Roc, as_array, roc
+from unlearnlib.audit.statistics.state import FORGET, NEVER, RETAIN, check_state, imbalance
 
 GAMES = {"A": (FORGET, FORGET), "B": (FORGET, NEVER), "retain": (RETAIN, NEVER)}
 VARIANCES = ("shared", "pooled", "example", "unequal")

@@ -17,7 +17,7 @@ from scipy.special import expit
 from scipy.stats import norm, t
 from sklearn.svm import SVC
 
-from unlearnlib.audit.roc import Roc, as_array, roc
+from unlearnlib.audit.statistics.roc import Roc, as_array, roc
 from unlearnlib.seeding import numpy_generator
 
 CONSTANT = "the attacker gives one answer for every example: its accuracy is the majority rate and says nothing"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.seeding import numpy_generator
 
 

@@ -26,8 +26,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, ndtr, ndtri
 from scipy.stats import binom
 
-from unlearnlib.audit.epsilon import gaussian_epsilon
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.epsilon import gaussian_epsilon
+from unlearnlib.audit.statistics.roc import as_array
 
 
 @dataclass(frozen=True)

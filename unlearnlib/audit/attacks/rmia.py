@@ -13,7 +13,7 @@ the released code sorts and keeps the largest, counting models that saw x as zer
 
 import numpy as np
 
-from unlearnlib.audit.roc import as_array, roc
+from unlearnlib.audit.statistics.roc import as_array, roc
 
 GRID = tuple(i / 10 for i in range(11))  # of a, as released
 

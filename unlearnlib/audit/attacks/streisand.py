@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm, t
 
-from unlearnlib.audit.intervals import Interval
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.intervals import Interval
+from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.seeding import numpy_generator
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from unlearnlib.audit import rungs as rung
-from unlearnlib.audit.ensembles import ensemble_estimates
-from unlearnlib.audit.roc import as_array, margin
-from unlearnlib.audit.rungs import Logits, Relearning, Truth
-from unlearnlib.audit.tidy import Estimate, row, table
-from unlearnlib.records import Cost
-from unlearnlib.training import predict
+from unlearnlib.audit.batteries import rungs as rung
+from unlearnlib.audit.batteries.ensembles import ensemble_estimates
+from unlearnlib.audit.batteries.rungs import Logits, Relearning, Truth
+from unlearnlib.audit.statistics.roc import as_array, margin
+from unlearnlib.audit.verdicts.tidy import Estimate, row, table
+from unlearnlib.methods.records import Cost
+from unlearnlib.training.prediction import predict
 
 NULL_MODELS = 10  # retrained models that are audited as candidates themselves, to make the null band
 RUNGS = ("utility", "population", "calibrated", "distance", "ensemble", "weights", "probe", "relearn", "cost")

@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from unlearnlib.audit.epsilon import epsilon_from_scores
-from unlearnlib.audit.forgetting_quality import DELTA, forgetting_quality, forgetting_quality_null
-from unlearnlib.audit.klom import klom, klom_null
-from unlearnlib.audit.lira import lira
-from unlearnlib.audit.roc import as_array
-from unlearnlib.audit.state import FORGET, NEVER, check_state
-from unlearnlib.audit.streisand import advantage, tail_mass
-from unlearnlib.audit.tidy import NAN, Estimate, row, table
+from unlearnlib.audit.attacks.lira import lira
+from unlearnlib.audit.attacks.streisand import advantage, tail_mass
+from unlearnlib.audit.distances.forgetting_quality import DELTA, forgetting_quality, forgetting_quality_null
+from unlearnlib.audit.distances.klom import klom, klom_null
+from unlearnlib.audit.statistics.epsilon import epsilon_from_scores
+from unlearnlib.audit.statistics.roc import as_array
+from unlearnlib.audit.statistics.state import FORGET, NEVER, check_state
+from unlearnlib.audit.verdicts.tidy import NAN, Estimate, row, table
 from unlearnlib.seeding import numpy_generator
 
 FEWEST = 8  # unlearned models, and pairs of oracles, below which distributions are not compared

@@ -10,17 +10,18 @@ from itertools import combinations
 import numpy as np
 from scipy.special import expit
 
-from unlearnlib.audit import distances, membership
-from unlearnlib.audit.composites import Accuracies, accuracy, average_gap, nomus, tow
-from unlearnlib.audit.interpolated import iam
-from unlearnlib.audit.probes import Features, probe_accuracy
-from unlearnlib.audit.relearn import log_ain, relearn_curve, relearn_time
-from unlearnlib.audit.rmia import rmia
-from unlearnlib.audit.roc import Roc, as_array, clopper_pearson, margin, roc
-from unlearnlib.audit.tidy import Estimate
-from unlearnlib.models import features
-from unlearnlib.records import Cost
+from unlearnlib.audit.attacks import membership
+from unlearnlib.audit.attacks.interpolated import iam
+from unlearnlib.audit.attacks.rmia import rmia
+from unlearnlib.audit.distances import outputs as distances
+from unlearnlib.audit.distances.composites import Accuracies, accuracy, average_gap, nomus, tow
+from unlearnlib.audit.distances.probes import Features, probe_accuracy
+from unlearnlib.audit.evidence.relearn import log_ain, relearn_curve, relearn_time
+from unlearnlib.audit.statistics.roc import Roc, as_array, clopper_pearson, margin, roc
+from unlearnlib.audit.verdicts.tidy import Estimate
+from unlearnlib.methods.records import Cost
 from unlearnlib.seeding import numpy_generator
+from unlearnlib.training.models import features
 
 SMALLEST_SIDE = 10  # members or non-members below which an attack is not valid
 TPR_AT = (0.01, 0.1)

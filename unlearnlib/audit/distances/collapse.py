@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearnlib.audit.distances import fisher_ratio, linear_cka
-from unlearnlib.audit.probes import probe_accuracy
-from unlearnlib.audit.roc import as_array, roc
+from unlearnlib.audit.distances.outputs import fisher_ratio, linear_cka
+from unlearnlib.audit.distances.probes import probe_accuracy
+from unlearnlib.audit.statistics.roc import as_array, roc
 
 
 def _features(features) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.roc import as_array
 
 
 def accuracy(logits, labels):

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.seeding import numpy_generator
 
 DELTA, CAP, WIDTH, BUFFER, PEAKY = 1e-5, 50.0, 0.5, 2.0, 0.01  # as published

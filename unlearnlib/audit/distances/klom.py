@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.seeding import numpy_generator
 
 BINS, CLIP, FLOOR = 20, 100.0, 1e-5  # as published

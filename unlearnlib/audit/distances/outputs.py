@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from scipy.special import softmax as _softmax
 
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.statistics.roc import as_array
 
 
 def softmax(logits) -> np.ndarray:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from unlearnlib.audit.distances import linear_cka
-from unlearnlib.audit.roc import as_array
+from unlearnlib.audit.distances.outputs import linear_cka
+from unlearnlib.audit.statistics.roc import as_array
 
 KINDS = ("ridge", "logistic")
 

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import kstest, norm
 
-from unlearnlib.audit.composites import accuracy
-from unlearnlib.audit.roc import as_array
-from unlearnlib.models import device_of, evaluating
+from unlearnlib.audit.distances.composites import accuracy
+from unlearnlib.audit.statistics.roc import as_array
+from unlearnlib.training.models import device_of, evaluating
 
 
 def confusion_matrix(logits, labels) -> np.ndarray:

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 
 from unlearnlib import seeding
-from unlearnlib.audit.roc import as_array
-from unlearnlib.models import device_of, evaluating
-from unlearnlib.training import minibatches, training_mode
+from unlearnlib.audit.statistics.roc import as_array
+from unlearnlib.training.batches import minibatches
+from unlearnlib.training.loop import training_mode
+from unlearnlib.training.models import device_of, evaluating
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from unlearnlib.audit.epsilon import gaussian_epsilon
-from unlearnlib.audit.state import FORGET, RETAIN, check_state
+from unlearnlib.audit.statistics.epsilon import gaussian_epsilon
+from unlearnlib.audit.statistics.state import FORGET, RETAIN, check_state
 from unlearnlib.seeding import numpy_generator
 
 

@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 
 from unlearnlib import seeding
-from unlearnlib.audit.epsilon import epsilon_from_scores, gaussian_epsilon
-from unlearnlib.audit.one_run import one_run
-from unlearnlib.data import Examples
+from unlearnlib.audit.attacks.one_run import one_run
+from unlearnlib.audit.statistics.epsilon import epsilon_from_scores, gaussian_epsilon
+from unlearnlib.data.examples import Examples
+from unlearnlib.methods.records import Certificate
 from unlearnlib.private.learner import Learner
 from unlearnlib.private.logistic import LinearLearner
-from unlearnlib.records import Certificate
 
 COLUMNS = (
     *("method", "game", "compared with", "delta", "certificate", "lower bound"),

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unlearnlib.audit.roc import as_array
-from unlearnlib.models import features, head_name
+from unlearnlib.audit.statistics.roc import as_array
+from unlearnlib.training.models import features, head_name
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from unlearnlib.audit.roc import as_array, clopper_pearson
+from unlearnlib.audit.statistics.roc import as_array, clopper_pearson
 from unlearnlib.seeding import numpy_generator
 
 

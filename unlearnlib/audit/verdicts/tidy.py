@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from unlearnlib.audit.intervals import prediction_interval, t_interval
+from unlearnlib.audit.statistics.intervals import prediction_interval, t_interval
 
 NAN = float("nan")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.stats import norm, t
 
-from unlearnlib.audit.intervals import Interval, minimum_detectable_effect
+from unlearnlib.audit.statistics.intervals import Interval, minimum_detectable_effect
 
 RESIDUAL = "residual"
 OVER_FORGOTTEN = "over-forgotten"

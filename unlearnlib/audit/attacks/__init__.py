@@ -1,0 +1,1 @@
+"""Membership attacks: one model, many models, one run; the Streisand effect."""

@@ -1,0 +1,11 @@
+"""Distances between an unlearned and a retrained model: outputs, laws of outputs, features, accuracies."""
+
+from unlearnlib import _faces
+
+__getattr__, __dir__, __all__ = _faces.face(
+    __name__,
+    {
+        # of outputs and features; this room was their module
+        "outputs": "activation_distance fisher_ratio js_divergence linear_cka zrf",
+    },
+)

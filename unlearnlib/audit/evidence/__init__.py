@@ -1,0 +1,1 @@
+"""Visible evidence: planted canaries, and how fast a model relearns."""

@@ -1,0 +1,1 @@
+"""What all audits compute with: ROC curves, intervals, epsilon from scores, the state matrix."""

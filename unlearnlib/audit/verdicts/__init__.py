@@ -1,0 +1,1 @@
+"""From rows to a verdict: the tidy schema, its summary, the scoreboard and the four labels."""

@@ -1,0 +1,70 @@
+"""Many models at once: K trainings on K subsets of one data set, stacked where the architecture allows it."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unlearnlib import seeding
+from unlearnlib.training.batches import Batch, minibatches, steps_of
+from unlearnlib.training.loop import Tally, descend, descend_many
+from unlearnlib.training.progress import progress_bar
+from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.stacking import Unstackable
+
+
+def fit_many(
+    build: Callable[[int], nn.Module],
+    examples,
+    masks: Tensor,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    *,
+    chunk: int = 16,
+    tally: Tally | None = None,
+    progress: bool = True,
+) -> list[nn.Module]:
+    """K models, model m on the examples where `masks[m]` is true, all by `recipe`.
+
+    build   the seed -> an untrained model; called with each of `seeds`
+    masks   bool [K, N]
+    chunk   how many models are stacked at once (memory grows with it; speed saturates near 16)
+
+    Model m equals `fit(build(seeds[m]), examples[masks[m]], recipe, seeds[m])` to rounding. Models whose subsets
+    take equally many steps are stacked; an architecture that cannot be stacked is trained one model at a time.
+    """
+    if masks.shape != (len(seeds), len(examples)) or masks.dtype != torch.bool:
+        raise ValueError(f"masks must be bool [{len(seeds)}, {len(examples)}], not {masks.dtype} {tuple(masks.shape)}")
+    positions = [mask.nonzero().flatten() for mask in masks]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for m, where in enumerate(positions):
+        if not len(where):
+            raise ValueError(f"model {m} has no examples: row {m} of masks is all false")
+        groups.setdefault((steps_of(len(where), recipe), min(len(where), recipe.batch_size)), []).append(m)
+    result: dict[int, nn.Module] = {}
+    pieces = [(steps, g[i : i + chunk]) for (steps, _), g in groups.items() for i in range(0, len(g), chunk)]
+    with progress_bar(len(seeds), progress, unit="model") as bar:
+        for steps, members in pieces:
+            untrained = [build(seeds[m]) for m in members]
+            streams = [_stream(examples, positions[m], recipe, seeds[m]) for m in members]
+            chosen = [seeds[m] for m in members]
+            try:
+                if len(members) == 1:
+                    raise Unstackable("one model needs no stack")
+                trained = descend_many(untrained, examples, streams, recipe, steps, seeds=chosen, tally=tally)
+            except Unstackable:
+                trained = [
+                    descend(copy.deepcopy(model), examples, stream, recipe, steps, seed=seed, tally=tally)
+                    for model, stream, seed in zip(untrained, streams, chosen, strict=True)
+                ]
+            result.update(zip(members, trained, strict=True))
+            bar.update(len(members))
+    return [result[m] for m in range(len(seeds))]
+
+
+def _stream(examples, positions: Tensor, recipe: Recipe, seed: int) -> Iterator[Batch]:
+    rng = seeding.generator(seed, "order")
+    for inside in minibatches(len(positions), recipe.batch_size, recipe.epochs, rng):
+        index = positions[inside]
+        yield Batch(index, examples.labels[index])

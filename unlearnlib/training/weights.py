@@ -1,0 +1,27 @@
+"""Weights on disk: safetensors, in which nothing can run, written all or nothing."""
+
+import copy
+import os
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write the weights and buffers to `path` (safetensors: nothing in it can run), all or nothing."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    safetensors.torch.save_model(model, str(partial))
+    os.replace(partial, path)
+
+
+def load(model: nn.Module, path: str | Path) -> nn.Module:
+    """A copy of `model` with the weights of `path`. Raises ValueError where they do not fit or the file is damaged."""
+    loaded = copy.deepcopy(model)
+    try:
+        safetensors.torch.load_model(loaded, str(path))
+    except (RuntimeError, safetensors.SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} does not hold weights of this architecture: {reason}") from None
+    return loaded
