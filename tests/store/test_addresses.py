@@ -57,11 +57,14 @@ def test_numerics_tell_pinned_from_fast(monkeypatch):
 
 
 def test_the_code_of_a_result_is_all_that_its_module_imports():
-    training = addresses.code("unlearnlib.training")
-    assert set(training) == {f"unlearnlib.{n}" for n in ("training", "models", "stacking", "seeding", "precision")}
-    retrain = addresses.code("unlearnlib.registry", "unlearnlib.retrain")
-    assert {*training, "unlearnlib.records", "unlearnlib.registry", "unlearnlib.retrain"} == set(retrain)
-    battery = addresses.code("unlearnlib.audit.battery")
-    assert "unlearnlib.audit.roc" in battery and "unlearnlib.dlfd" not in battery  # methods are found at run time
+    loop = addresses.code("unlearnlib.training.loop")
+    expected = ("batches", "loop", "models", "precision", "progress", "recipe", "stacking")
+    assert set(loop) == {"unlearnlib.seeding", *(f"unlearnlib.training.{name}" for name in expected)}
+    retrain = addresses.code("unlearnlib.methods.registry", "unlearnlib.exact.retrain")
+    more = ("methods.records", "methods.registry", "exact.retrain")
+    assert set(retrain) == {*loop, *(f"unlearnlib.{name}" for name in more)}
+    battery = addresses.code("unlearnlib.audit.batteries.battery")
+    assert "unlearnlib.audit.statistics.roc" in battery
+    assert not any("dlfd" in name for name in battery)  # methods are found at run time
     with pytest.raises(addresses.Unkeyable, match="no source of nowhere"):
         addresses.code("nowhere")
