@@ -54,13 +54,13 @@ def pipeline(repeats: int, n: int = 2048) -> list[float]:
 
     def ours() -> None:
         for index in batches:
-            training.augmented(examples.pixels(index), "flip-crop", training._draws(len(index), "flip-crop", 32, rng))
+            training.augmented(examples.pixels(index), "flip-crop", draws_for(len(index), "flip-crop", (32, 32), rng))
 
     def peer() -> None:
         for index in batches:
             torch.stack([theirs(in_memory[i]) for i in index.tolist()])
 
-    draws = training._draws(32, "flip-crop", 32, rng)
+    draws = draws_for(32, "flip-crop", (32, 32), rng)
     moved = training.augmented(examples.pixels(torch.arange(32)), "flip-crop", draws)
     for i, (top, left, flip) in enumerate(draws.tolist()):
         padded = functional.pad(in_memory[i], 4, padding_mode="reflect")

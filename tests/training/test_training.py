@@ -200,8 +200,8 @@ def test_divergence_and_bad_recipes_are_refused():
     recipe = Recipe(epochs=3, optimiser="sgd", lr=1e20, schedule="constant")
     with pytest.raises(training.Diverged, match="not finite"):
         training.fit(models.build("mlp", dataset()), examples(), recipe)
-    with pytest.raises(ValueError, match="optimiser must be one of sgd, adamw, not 'adam'"):
-        Recipe(optimiser="adam")
+    with pytest.raises(ValueError, match="optimiser must be one of sgd, adam, adamw, not 'lion'"):
+        Recipe(optimiser="lion")
     frozen = models.build("mlp", dataset()).requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameter"):
         training.fit(frozen, examples(), SGD)

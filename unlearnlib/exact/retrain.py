@@ -32,13 +32,19 @@ class Retrain:
     reads="retain",
     guarantee="exact",
     paper="bourtoule2021",
-    cost="recipe.epochs * R",
+    cost="gradient * recipe.epochs * seen(R, recipe.batch_size, recipe.keep_last)",
     fails="Where it costs too much. With another recipe than the original's it is exact still, but no reference.",
     origin="the recipe must be the original's",
 )
 def retrain(model, split, config: Retrain, run) -> Program:
-    start = models.fresh(model, run.seed) if config.build is None else config.build(run.seed)
+    if run.freeze_norms:
+        raise ValueError("freeze_norms keeps statistics that were learnt from the forget set: retraining starts anew")
     where, recipe = split.retain_index, config.recipe
-    order = minibatches(len(where), recipe.batch_size, recipe.epochs, seeding.generator(run.seed, "order"))
+    if config.build is None:
+        start = models.fresh(model, run.seed, split.train.pixels(where[:4]))
+    else:
+        start = config.build(run.seed)
+    rng = seeding.generator(run.seed, "order")
+    order = minibatches(len(where), recipe.batch_size, recipe.epochs, rng, keep_last=recipe.keep_last)
     batches = (Batch(where[i], split.train.labels[where[i]]) for i in order)
     return Program(start, batches, recipe, steps_of(len(where), recipe))

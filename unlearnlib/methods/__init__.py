@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = _faces.face(
     __name__,
     {
         # using methods, adding one
-        "registry": "Method Program Run Unlearned configure evaluations find method methods unlearn unlearn_many",
+        "registry": "Method Program Run Unlearned configure evaluations find method methods unlearn unlearn_many work",
         "catalogue": "HOMES",
         # what a run reports
         "records": "Certificate Cost Receipt",

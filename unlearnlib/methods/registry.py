@@ -6,9 +6,9 @@ a `Run`. It returns the model, or a `Program`: a stream of weighted batches, whi
 for many at once.
 """
 
-import copy
 import dataclasses
 import difflib
+import functools
 import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,24 +19,42 @@ import torch
 from torch import nn
 
 from unlearnlib import seeding
+from unlearnlib.methods import common, costs
 from unlearnlib.methods.catalogue import HOMES
 from unlearnlib.methods.records import Certificate, Cost
 from unlearnlib.training.batches import Batch
-from unlearnlib.training.loop import Part, Tally, check_finite, descend, descend_many
+from unlearnlib.training.doors import check_model
+from unlearnlib.training.loop import Part, check_finite, descend, descend_many
+from unlearnlib.training.modes import BatchNorm, norms_frozen
 from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.renewal import copied, without_graphs
 from unlearnlib.training.stacking import Unstackable
+from unlearnlib.training.work import Tally
 
 
 @dataclass
 class Run:
-    """What a method is given beside model, split and configuration: its seed and the tally of its work."""
+    """What a method is given beside model, split and configuration: its seed and the tally of its work.
+
+    A method with a loop of its own trains inside `training_mode` and by `run.taught(recipe)`; programs need neither.
+    """
 
     seed: int
     tally: Tally = field(default_factory=Tally)
     progress: bool = False
+    freeze_norms: bool = False
+    augment: str = "none"
+    label_smoothing: float = 0.0
 
     def generator(self, *labels: str | int) -> torch.Generator:
         return seeding.generator(self.seed, *labels)
+
+    def taught(self, recipe: Recipe) -> Recipe:
+        """`recipe` with the augmentation and label smoothing that were asked for."""
+        wanted = {"augment": self.augment, "label_smoothing": self.label_smoothing}
+        return dataclasses.replace(
+            recipe, **{name: value for name, value in wanted.items() if value not in ("none", 0)}
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,7 @@ class Program:
     model: nn.Module
     batches: Iterable[Batch]
     recipe: Recipe
-    steps: int
+    steps: int | Sequence[int]  # how many, or the number done at the end of each epoch
     parts: Sequence[Part] = ()  # penalties, projections, masks; a program with parts runs one model at a time
     finish: Callable[[nn.Module], nn.Module] | None = None  # what is done to the model after the last step
 
@@ -57,16 +75,17 @@ class Method:
 
     name: str
     family: str  # "exact", "gradient", "distillation", "saliency", "curvature", "distribution", ...
-    reads: str  # "retain", "forget" or "retain, forget"
+    reads: str  # "retain", "forget", "retain, forget", or "none": such a method gets a split without pictures
     guarantee: str  # "exact" or "none"
     paper: str  # key in references.bib
     function: Callable
     config: type
-    cost: str = ""  # gradient evaluations, in hyper-parameters and the sizes R and F of the sets; or "at most ..."
+    cost: str = ""  # work, a formula in the language of `costs`; or "at most ..."
     fails: str = ""  # when not to use it, in one or two sentences
     published: Mapping[str, object] = field(default_factory=dict)  # the authors' hyper-parameters; empty: none known
     origin: str = ""  # where these, or else the defaults, come from
     search: Mapping[str, tuple] = field(default_factory=dict)  # what `tuning` varies: name -> (low, high[, "log"])
+    taught: bool = False  # whether it takes `augment` and `label_smoothing`, as all do that teach by a recipe
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,7 @@ class Unlearned:
     seed: int
 
 
+READS = ("retain", "forget", "retain, forget", "none")
 _registered: dict[str, Method] = {}
 
 
@@ -97,12 +117,23 @@ def method(
     published: Mapping[str, object] | None = None,
     origin: str = "",
     search: Mapping[str, tuple] | None = None,
+    taught: bool | None = None,
 ):
-    """Register the decorated function under `name` with its dataclass of hyper-parameters; see `Method`."""
-    facts = {"cost": cost, "fails": fails, "published": published or {}, "origin": origin, "search": search or {}}
+    """Register the decorated function under `name` with its dataclass of hyper-parameters; see `Method`.
+
+    The dataclass gets the hyper-parameters of `common.Common`, which it need not repeat. Those of `common.Taught` are
+    added where it has a `recipe()`, unless `taught` says otherwise; published values then are with neither.
+    """
+    if reads not in READS:
+        raise ValueError(f"reads is one of {', '.join(map(repr, READS))}, not {reads!r}")
+    taught = callable(getattr(config, "recipe", None)) if taught is None else taught
+    own = {"augment": "none", "label_smoothing": 0.0} if taught and published else {}
+    facts = {"cost": cost, "fails": fails, "origin": origin, "search": search or {}, "taught": taught}
+    facts["published"] = {**(published or {}), **{k: v for k, v in own.items() if k not in published}}
+    complete = common.with_common(config, taught, functools.partial(configure, name))
 
     def register(function: Callable) -> Callable:
-        _registered[name] = Method(name, family, reads, guarantee, paper, function, config, **facts)
+        _registered[name] = Method(name, family, reads, guarantee, paper, function, complete, **facts)
         return function
 
     return register
@@ -132,16 +163,19 @@ def configure(name: str, **hyperparameters):
     return config(**hyperparameters)
 
 
-def evaluations(name: str, forget: int, retain: int, **hyperparameters) -> float:
-    """Gradient evaluations of a method on forget and retain sets of these sizes, by the formula that it declares.
+def work(
+    name: str, forget: int, retain: int, *, validation: int = 0, classes: int = 10, weights: int = 0, **hyperparameters
+) -> float:
+    """Work of a method on sets of these sizes, by the formula that it declares: exact, or an upper bound ("at most").
 
-    The incomplete last batch that a pass leaves out is counted. Raises ValueError where no formula is declared.
+    The unit is that of `Cost.work`, a forward pass of one example. `classes` and `weights` (trainable) count where the
+    formula has them. Raises ValueError where no formula is declared.
     """
-    config, formula = configure(name, **hyperparameters), find(name).cost.removeprefix("at most ")
-    if not formula:
-        raise ValueError(f"{name} declares no cost: register it with cost=, such as 'epochs * R'")
-    known = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return float(pd.eval(formula, local_dict={**known, "F": forget, "R": retain}, engine="python"))
+    sizes = {"F": forget, "R": retain, "V": validation, "C": classes, "P": weights}
+    return costs.evaluated(name, find(name).cost, configure(name, **hyperparameters), sizes)
+
+
+evaluations = work  # its name when the unit was the gradient of one example
 
 
 def unlearn(name: str, model: nn.Module, split, *, seed: int, progress: bool = False, **hyperparameters) -> Unlearned:
@@ -151,16 +185,24 @@ def unlearn(name: str, model: nn.Module, split, *, seed: int, progress: bool = F
     split   a `data.Split`; its test part is withheld from the method
     seed    of all random draws of the method
 
-    The result has the precision, the trainable flags and the train/eval modes of `model`. Raises ValueError on an
-    unknown name or hyper-parameter, on an empty forget or retain set, and training.Diverged on NaN.
+    Every method also takes `freeze_norms=True`: batch norms then use their running statistics and leave them bit by
+    bit. Without it, these move towards the pictures that the method trains on, and that alone can change answers much:
+    for the worse where it trains on the forget set alone. Methods that teach by a recipe take `augment` and
+    `label_smoothing`, which should be those of the original.
+
+    The result has the precision, the trainable flags and the train/eval modes of `model`; what is below float32 is
+    worked on in float32. Raises ValueError on an unknown name or hyper-parameter, on a model that is no classifier of
+    such pictures and on an empty forget or retain set, and training.Diverged where the result, in the precision of
+    `model`, is not finite.
     """
     config = configure(name, **hyperparameters)
     return _unlearn(find(name), model, split, config, seed, progress)
 
 
 def _unlearn(chosen: Method, model, split, config, seed: int, progress: bool) -> Unlearned:
-    run, started = Run(seed, progress=progress), time.perf_counter()
-    with seeding.isolated(seed, "method"):  # dropout has no other generator
+    run, started = _run(config, seed, progress), time.perf_counter()
+    split = common.blinded(split) if chosen.reads == "none" else split
+    with seeding.isolated(seed, "method"), norms_frozen(run.freeze_norms):  # dropout has no other generator
         made = _start(chosen, model, split, config, run)
         if isinstance(made, Program):
             stream = made.batches, made.recipe, made.steps
@@ -188,22 +230,25 @@ def unlearn_many(
     def one_by_one() -> list[Unlearned]:
         return [_unlearn(chosen, m, s, config, seed, False) for m, s, seed in zip(models, splits, seeds, strict=True)]
 
-    started, runs, made = time.perf_counter(), [Run(seed) for seed in seeds], []
+    if chosen.reads == "none":
+        return one_by_one()
+    started, runs, made = time.perf_counter(), [_run(config, seed) for seed in seeds], []
     for model, split, run in zip(models, splits, runs, strict=True):
-        with seeding.isolated(run.seed, "method"):
+        with seeding.isolated(run.seed, "method"), norms_frozen(run.freeze_norms):
             made.append(_start(chosen, model, split, config, run))
         if not (isinstance(made[-1], Program) and made[-1].steps == made[0].steps and not made[-1].parts):
             return one_by_one()
     tally, starts, streams = Tally(), [p.model for p in made], [p.batches for p in made]
     try:
-        results = descend_many(
-            starts, splits[0].train, streams, made[0].recipe, made[0].steps, seeds=seeds, tally=tally
-        )
+        with norms_frozen(config.freeze_norms):
+            results = descend_many(
+                starts, splits[0].train, streams, made[0].recipe, made[0].steps, seeds=seeds, tally=tally
+            )
     except Unstackable:
         return one_by_one()
     results = [r if p.finish is None else p.finish(r) for p, r in zip(made, results, strict=True)]
     for run in runs:
-        run.tally.gradient_evaluations += tally.gradient_evaluations // len(runs)
+        run.tally.add(tally, share=len(runs))
     seconds = (time.perf_counter() - started) / len(runs)
     return [
         _finished(chosen, model, result, config, run, seconds)
@@ -211,13 +256,20 @@ def unlearn_many(
     ]
 
 
+def _run(config, seed: int, progress: bool = False) -> Run:
+    taught = {name: getattr(config, name) for name in ("augment", "label_smoothing") if hasattr(config, name)}
+    return Run(seed, progress=progress, freeze_norms=config.freeze_norms, **taught)
+
+
 def _start(chosen: Method, model, split, config, run: Run):
     if not len(split.forget_index):
         raise ValueError("the forget set is empty: nothing to unlearn")
     if not len(split.retain_index):
         raise ValueError("the retain set is empty: discard the model instead")
+    check_model(model, split.train)
     # Half-precision weights cannot take small steps: methods work in float32 and the result is cast back.
-    working, split = copy.deepcopy(model).float(), dataclasses.replace(split, test=None)
+    working = copied(model)._apply(lambda t: t.float() if t.is_floating_point() and t.element_size() < 4 else t)
+    split = dataclasses.replace(split, test=None)
     parts = getattr(config, "parts", ())
     if not all(isinstance(part, Part) for part in parts):
         raise ValueError("parts must be a tuple of training.Part, such as (dose.L2SP(0.1),)")
@@ -226,6 +278,8 @@ def _start(chosen: Method, model, split, config, run: Run):
         if replacement is not None:
             return replacement
     made = chosen.function(working, split, config, run)
+    if isinstance(made, Program) and chosen.taught:
+        made = dataclasses.replace(made, recipe=run.taught(made.recipe))
     for part in parts:
         if not isinstance(made, Program):
             raise ValueError(f"{chosen.name} takes no parts: it is not one stream of batches")
@@ -235,7 +289,6 @@ def _start(chosen: Method, model, split, config, run: Run):
 
 @torch.no_grad()
 def _finished(chosen: Method, model, made: nn.Module, config, run: Run, seconds: float) -> Unlearned:
-    check_finite(made)
     originals = dict(model.named_parameters())
     for name, p in made.named_parameters():
         p.requires_grad_(originals[name].requires_grad)
@@ -245,12 +298,15 @@ def _finished(chosen: Method, model, made: nn.Module, config, run: Run, seconds:
         if buffer.dtype != old.dtype:
             owner, _, leaf = name.rpartition(".")
             made.get_submodule(owner)._buffers[leaf] = buffer.to(old.dtype)
-    for new, old in zip(made.modules(), model.modules(), strict=True):
+    for (name, new), old in zip(made.named_modules(), model.modules(), strict=True):
         new.training = old.training
+        if run.freeze_norms and isinstance(old, BatchNorm):
+            if not all(torch.equal(a, b) for a, b in zip(new.buffers(), old.buffers(), strict=True)):
+                raise RuntimeError(f"{chosen.name} moved the statistics of {name}: its loop must use training_mode")
+    check_finite(made)
     exact = chosen.guarantee == "exact"
     certificate = Certificate("exact", "training on the retain set alone") if exact else None
-    cost = Cost(seconds, run.tally.gradient_evaluations, run.tally.forward_evaluations)
-    return Unlearned(made, cost, certificate, chosen.name, config, run.seed)
+    return Unlearned(without_graphs(made), Cost.of(run.tally, seconds), certificate, chosen.name, config, run.seed)
 
 
 def methods() -> pd.DataFrame:

@@ -15,12 +15,16 @@ class Batch:
     """One step's examples and what is asked of them.
 
     loss = sum_i weights_i CE(z_i, labels_i) + sum_i soft_weights_i T^2 CE(softmax(z_i / T), soft_i)
+           + sum_i target_weights_i 1/2 ||z_i - targets_i||^2
 
     index    positions [B] in the examples that are trained on
     labels   [B] int64
-    weights  [B]; None is the mean, 1 / B each
+    weights  [B] of the cross-entropies
     soft     [B, classes] probabilities of a teacher at temperature T, None without one; then `soft_weights` [B] and
              `temperature` = T count. Up to a constant the second term is T^2 KL(soft || softmax(z / T)).
+    targets  [B, classes] logits to be matched, None without; then `target_weights` [B] count
+
+    Weights that are None are 1 / B each.
     """
 
     index: Tensor
@@ -29,26 +33,41 @@ class Batch:
     soft: Tensor | None = None
     soft_weights: Tensor | None = None
     temperature: float = 1.0
+    targets: Tensor | None = None
+    target_weights: Tensor | None = None
 
 
-def minibatches(n: int, batch_size: int, epochs: int, rng: torch.Generator) -> Iterator[Tensor]:
-    """Positions [batch_size] of `epochs` shuffled passes over n examples; the incomplete last batch is dropped.
+def minibatches(
+    n: int, batch_size: int, epochs: int, rng: torch.Generator, *, keep_last: bool = False
+) -> Iterator[Tensor]:
+    """Positions [batch_size] of `epochs` shuffled passes over n examples.
 
-    Batches of equal size let models be stacked and keep batch norm from ever seeing a single example. A set
-    smaller than one batch is one batch.
+    The incomplete last batch of a pass is dropped, unless `keep_last`: batches of equal size let models be stacked. A
+    set smaller than one batch is one batch. What batch norm makes of a batch of one: see `training_mode`.
     """
     if n < 1:
         raise ValueError("no examples to train on: the set is empty")
     size = min(n, batch_size)
     for _ in range(epochs):
         order = torch.randperm(n, generator=rng)
-        for start in range(0, n - size + 1, size):
+        for start in range(0, n if keep_last else n - size + 1, size):
             yield order[start : start + size]
+
+
+def steps(n: int, batch_size: int, keep_last: bool = False) -> int:
+    """The number of batches in one pass over n examples."""
+    size = min(n, batch_size)
+    return 0 if not n else -(-n // size) if keep_last else n // size
+
+
+def seen(n: int, batch_size: int, keep_last: bool = False) -> int:
+    """The number of examples in the batches of one pass over n."""
+    return n if keep_last else steps(n, batch_size) * min(n, batch_size)
 
 
 def steps_of(n: int, recipe: Recipe) -> int:
     """The number of optimiser steps that `recipe` takes on n examples."""
-    return recipe.epochs * (n // min(n, recipe.batch_size))
+    return recipe.epochs * steps(n, recipe.batch_size, recipe.keep_last)
 
 
 def augmented(pixels: Tensor, kind: str, draws: Tensor) -> Tensor:
@@ -57,9 +76,9 @@ def augmented(pixels: Tensor, kind: str, draws: Tensor) -> Tensor:
         return pixels
     height, width = pixels.shape[2:]
     rows, columns, flip = draws.to(pixels.device).unbind(1)
-    pad = _padding(kind, height)
-    if pad:
-        padded = F.pad(pixels, (pad,) * 4, mode="constant" if kind == "shift" else "reflect")
+    tall, wide = _padding(kind, height), _padding(kind, width)
+    if tall or wide:
+        padded = F.pad(pixels, (wide, wide, tall, tall), mode="constant" if kind == "shift" else "reflect")
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, row, column, H, W], a view
         pixels = windows[torch.arange(len(pixels), device=pixels.device), :, rows, columns]
     if "flip" in kind:
@@ -67,12 +86,17 @@ def augmented(pixels: Tensor, kind: str, draws: Tensor) -> Tensor:
     return pixels
 
 
-def _padding(kind: str, height: int) -> int:
+def _padding(kind: str, side: int) -> int:
     if kind == "shift":
         return 1
-    return height // 8 if "crop" in kind else 0
+    return side // 8 if "crop" in kind else 0
 
 
-def draws_for(n: int, kind: str, height: int, rng: torch.Generator) -> Tensor:
-    offsets = torch.randint(0, 2 * _padding(kind, height) + 1, (n, 2), generator=rng)
+def draws_for(n: int, kind: str, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+    """What `augmented` draws for n pictures of `size` (height, width): [n, 3]."""
+    tall, wide = (_padding(kind, side) for side in size)
+    if tall == wide:  # one draw for both, as ever: the bits of square pictures stay what they are
+        offsets = torch.randint(0, 2 * tall + 1, (n, 2), generator=rng)
+    else:
+        offsets = torch.cat([torch.randint(0, 2 * pad + 1, (n, 1), generator=rng) for pad in (tall, wide)], dim=1)
     return torch.cat([offsets, torch.randint(0, 2, (n, 1), generator=rng)], dim=1)

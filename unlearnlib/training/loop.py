@@ -9,9 +9,8 @@ weighted mini-batches:
 both are the same loop, so model m of K equals the same model trained alone.
 """
 
-import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +18,14 @@ from torch import Tensor, nn
 
 from unlearnlib import seeding
 from unlearnlib.training.batches import Batch, augmented, draws_for, minibatches, steps_of
-from unlearnlib.training.models import device_of
+from unlearnlib.training.doors import Diverged, answer, check_model
+from unlearnlib.training.modes import device_of, training_mode
 from unlearnlib.training.precision import lowered
 from unlearnlib.training.progress import progress_bar
-from unlearnlib.training.recipe import Recipe, optimiser_of
+from unlearnlib.training.recipe import Recipe, clip, optimiser_of
+from unlearnlib.training.renewal import copied, without_graphs
 from unlearnlib.training.stacking import Stack, Unstackable
-
-
-class Diverged(ArithmeticError):
-    """Training produced weights that are not finite numbers."""
+from unlearnlib.training.work import Tally
 
 
 class Part:
@@ -57,24 +55,18 @@ class Part:
         return False
 
 
-@dataclass
-class Tally:
-    """Counts the work of a run: examples that went forward and backward, and examples that went forward only."""
-
-    gradient_evaluations: int = 0
-    forward_evaluations: int = 0
-
-
 def fit(model: nn.Module, examples, recipe: Recipe, seed: int = 0, *, tally: Tally | None = None, progress=True):
     """A copy of `model` trained on `examples` by `recipe`; the given model is left as it was.
 
     The order of the examples and the augmentation depend on `seed` alone. Raises Diverged where the weights end
-    as NaN or infinite, ValueError on an empty set.
+    as NaN or infinite, ValueError on an empty set and on a model that is no classifier of such pictures.
     """
-    trained = copy.deepcopy(model)
-    rng = seeding.generator(seed, "order")
-    batches = (Batch(i, examples.labels[i]) for i in minibatches(len(examples), recipe.batch_size, recipe.epochs, rng))
-    steps = steps_of(len(examples), recipe)
+    check_model(model, examples)
+    trained = copied(model)
+    order = minibatches(
+        len(examples), recipe.batch_size, recipe.epochs, seeding.generator(seed, "order"), keep_last=recipe.keep_last
+    )
+    batches, steps = (Batch(i, examples.labels[i]) for i in order), steps_of(len(examples), recipe)
     return descend(trained, examples, batches, recipe, steps, seed=seed, tally=tally, progress=progress)
 
 
@@ -83,7 +75,7 @@ def descend(
     examples,
     batches: Iterable[Batch],
     recipe: Recipe,
-    steps: int,
+    steps: int | Sequence[int],
     *,
     seed: int,
     tally: Tally | None = None,
@@ -93,18 +85,20 @@ def descend(
 ) -> nn.Module:
     """Train `model` in place on a stream of `steps` batches of `examples`, and return it.
 
-    The model trains in train mode (a batch norm whose parameters are all frozen keeps its statistics) and is
-    returned in the mode it came in. `recipe.epochs` and `recipe.batch_size` are not read: the stream decides. An
-    `optimiser` over the model's parameters goes on from its own state; by default a new one is made.
+    steps   how many, or the number done at the end of each epoch, for schedules that move by epochs
+
+    The model trains in `training_mode` and is returned in the mode it came in. `recipe.epochs` is read by schedules
+    that move by epochs alone, `recipe.batch_size` not at all: the stream decides. An `optimiser` over the model's
+    parameters goes on from its own state; by default a new one is made.
     """
 
     def alone(pixels: Tensor) -> Tensor:
-        return model(pixels[:, 0])[:, None]
+        return answer(model, pixels[:, 0])[:, None]
 
-    with training_mode(model):
+    with training_mode(model, examples.pixels([0])):
         _loop(alone, model, examples, [batches], recipe, steps, [seed], tally, progress, parts, optimiser)
     check_finite(model)
-    return model
+    return without_graphs(model)
 
 
 def descend_many(
@@ -112,7 +106,7 @@ def descend_many(
     examples,
     streams: Sequence[Iterable[Batch]],
     recipe: Recipe,
-    steps: int,
+    steps: int | Sequence[int],
     *,
     seeds: Sequence[int],
     tally: Tally | None = None,
@@ -123,8 +117,9 @@ def descend_many(
     Raises stacking.Unstackable where the architecture cannot be stacked.
     """
     first = next(models[0].parameters())
-    stack = Stack(list(models), examples.pixels([0], device=first.device, dtype=first.dtype))
-    with training_mode(stack.module):
+    picture = examples.pixels([0], device=first.device, dtype=first.dtype)
+    stack = Stack(list(models), picture)
+    with training_mode(stack.module, picture.repeat(1, len(models), 1, 1)):
         _loop(stack.logits, stack.module, examples, streams, recipe, steps, seeds, tally, progress)
     result = stack.unstacked()
     for model in result:
@@ -139,7 +134,7 @@ def _loop(
     images = examples.images.to(device)
     resident = replace(examples, images=images) if images is not examples.images else examples
     augmenters = [seeding.generator(seed, "augmentation") for seed in seeds]
-    height = examples.shape[1]
+    count = steps if isinstance(steps, int) else (steps or (0,))[-1]
     parameters = [p for p in module.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the model has no trainable parameter: set requires_grad on those that may change")
@@ -147,14 +142,15 @@ def _loop(
     if recipe.channels_last:
         module.to(memory_format=torch.channels_last)
     lower = None
-    with seeding.isolated(seeds[0], "dropout"), progress_bar(steps, progress) as bar:
+    with seeding.isolated(seeds[0], "dropout"), progress_bar(count, progress) as bar:
         for step, batches in enumerate(zip(*streams, strict=True)):
-            if len({(len(b.index), b.soft is None, b.temperature) for b in batches}) > 1:
+            if len({(len(b.index), b.soft is None, b.targets is None, b.temperature) for b in batches}) > 1:
                 raise Unstackable("the models' batches differ in size or kind")
             index = torch.stack([b.index for b in batches], dim=1)  # [B, K]
             pixels = resident.pixels(index.flatten().to(device), dtype=parameters[0].dtype)
             if recipe.augment != "none":
-                draws = torch.stack([draws_for(len(index), recipe.augment, height, g) for g in augmenters], dim=1)
+                size = examples.shape[1:]
+                draws = torch.stack([draws_for(len(index), recipe.augment, size, g) for g in augmenters], dim=1)
                 pixels = augmented(pixels, recipe.augment, draws.flatten(0, 1))
             pixels = pixels.unflatten(0, index.shape)
             labels = torch.stack([b.labels for b in batches], dim=1).flatten().to(device)
@@ -172,6 +168,7 @@ def _loop(
             loss.backward()
             for part in parts:
                 part.after_gradient(module, step)
+            clip(parameters, recipe, len(streams))
             optimiser.step()
             if tally is not None:
                 tally.gradient_evaluations += index.numel()
@@ -182,41 +179,30 @@ def _loop(
 
 def _loss(logits: Tensor, labels: Tensor, batches: Sequence[Batch], recipe: Recipe, parts: Sequence[Part]) -> Tensor:
     """The summed loss of K models: logits [B, K, classes], labels [B, K]; with parts K = 1."""
-    size, smoothing = len(labels), recipe.label_smoothing
+    first, smoothing = batches[0], recipe.label_smoothing
+
+    def stacked(name: str) -> Tensor:
+        """A field of the batches side by side; weights that are None are even."""
+        even = torch.full((len(labels),), 1 / len(labels))
+        values = [getattr(b, name) for b in batches]
+        return torch.stack([even if v is None else v for v in values], dim=1).to(logits)
+
     losses = F.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=smoothing
     ).unflatten(0, labels.shape)
-    even = torch.full((size,), 1 / size)
-    weights = torch.stack([even if b.weights is None else b.weights for b in batches], dim=1).to(losses)
+    weights = stacked("weights")
     for part in parts:
         weights = part.reweighted(losses.detach()[:, 0], weights[:, 0])[:, None]
     loss = (losses * weights).sum()
-    if batches[0].soft is None:
-        return loss
-    temperature = batches[0].temperature
-    soft = torch.stack([b.soft for b in batches], dim=1).to(logits)
-    soft_weights = torch.stack([b.soft_weights for b in batches], dim=1).to(logits)
-    cross = -(soft * torch.log_softmax(logits / temperature, dim=2)).sum(2)
-    return loss + temperature**2 * (soft_weights * cross).sum()
-
-
-class training_mode:
-    """Train mode inside the block, but eval mode for norms whose parameters are all frozen; modes restored after."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-
-    def __enter__(self):
-        self._modes = [(m, m.training) for m in self.model.modules()]
-        self.model.train()
-        for module in self.model.modules():
-            own = list(module.parameters(recurse=False))
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):
-                module.eval()
-
-    def __exit__(self, *_):
-        for module, training in self._modes:
-            module.training = training
+    if first.soft is not None:
+        cross = -(stacked("soft") * torch.log_softmax(logits / first.temperature, dim=2)).sum(2)
+        loss = loss + first.temperature**2 * (stacked("soft_weights") * cross).sum()
+    if first.targets is not None:
+        targets = stacked("targets")
+        if targets.shape != logits.shape:
+            raise ValueError(f"Batch.targets must be logits [B, {logits.shape[2]}], not {list(first.targets.shape)}")
+        loss = loss + (stacked("target_weights") * 0.5 * (logits - targets).square().sum(2)).sum()
+    return loss
 
 
 def check_finite(model: nn.Module) -> None:

@@ -1,6 +1,5 @@
 """Many models at once: K trainings on K subsets of one data set, stacked where the architecture allows it."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -8,10 +7,13 @@ from torch import Tensor, nn
 
 from unlearnlib import seeding
 from unlearnlib.training.batches import Batch, minibatches, steps_of
-from unlearnlib.training.loop import Tally, descend, descend_many
+from unlearnlib.training.doors import check_model
+from unlearnlib.training.loop import descend, descend_many
 from unlearnlib.training.progress import progress_bar
 from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.renewal import copied
 from unlearnlib.training.stacking import Unstackable
+from unlearnlib.training.work import Tally
 
 
 def fit_many(
@@ -37,26 +39,29 @@ def fit_many(
     if masks.shape != (len(seeds), len(examples)) or masks.dtype != torch.bool:
         raise ValueError(f"masks must be bool [{len(seeds)}, {len(examples)}], not {masks.dtype} {tuple(masks.shape)}")
     positions = [mask.nonzero().flatten() for mask in masks]
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: dict[tuple[int, ...], list[int]] = {}
     for m, where in enumerate(positions):
         if not len(where):
             raise ValueError(f"model {m} has no examples: row {m} of masks is all false")
-        groups.setdefault((steps_of(len(where), recipe), min(len(where), recipe.batch_size)), []).append(m)
+        size = min(len(where), recipe.batch_size)
+        rest = len(where) % size if recipe.keep_last else 0
+        groups.setdefault((steps_of(len(where), recipe), size, rest), []).append(m)
     result: dict[int, nn.Module] = {}
-    pieces = [(steps, g[i : i + chunk]) for (steps, _), g in groups.items() for i in range(0, len(g), chunk)]
+    pieces = [(steps, g[i : i + chunk]) for (steps, *_), g in groups.items() for i in range(0, len(g), chunk)]
     with progress_bar(len(seeds), progress, unit="model") as bar:
         for steps, members in pieces:
             untrained = [build(seeds[m]) for m in members]
-            streams = [_stream(examples, positions[m], recipe, seeds[m]) for m in members]
-            chosen = [seeds[m] for m in members]
+            check_model(untrained[0], examples)
+            settings = [(_stream(examples, positions[m], recipe, seeds[m]), seeds[m]) for m in members]
+            streams, chosen = zip(*settings, strict=True)
             try:
                 if len(members) == 1:
                     raise Unstackable("one model needs no stack")
                 trained = descend_many(untrained, examples, streams, recipe, steps, seeds=chosen, tally=tally)
-            except Unstackable:
+            except Unstackable:  # which a stack is before its first step: the streams are untouched
                 trained = [
-                    descend(copy.deepcopy(model), examples, stream, recipe, steps, seed=seed, tally=tally)
-                    for model, stream, seed in zip(untrained, streams, chosen, strict=True)
+                    descend(copied(model), examples, stream, recipe, steps, seed=seed, tally=tally)
+                    for model, (stream, seed) in zip(untrained, settings, strict=True)
                 ]
             result.update(zip(members, trained, strict=True))
             bar.update(len(members))
@@ -65,6 +70,6 @@ def fit_many(
 
 def _stream(examples, positions: Tensor, recipe: Recipe, seed: int) -> Iterator[Batch]:
     rng = seeding.generator(seed, "order")
-    for inside in minibatches(len(positions), recipe.batch_size, recipe.epochs, rng):
+    for inside in minibatches(len(positions), recipe.batch_size, recipe.epochs, rng, keep_last=recipe.keep_last):
         index = positions[inside]
         yield Batch(index, examples.labels[index])

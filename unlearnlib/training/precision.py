@@ -5,7 +5,6 @@ convolutions are slower in it. Used by `precision = "auto"` in the fast mode alo
 float32, and bits stay what they are.
 """
 
-import copy
 import os
 import platform
 import time
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from unlearnlib import seeding
 from unlearnlib.store import addresses, cache
+from unlearnlib.training.renewal import copied as copy_of
 
 REPEATS = 3
 CLEARLY = 0.9  # how much less time bfloat16 must take
@@ -46,7 +46,7 @@ def faster(model: nn.Module, pixels: Tensor, *, backward: bool) -> str:
 
 def seconds(model: nn.Module, pixels: Tensor, precision: str, backward: bool) -> float:
     """The shortest of a few passes of a copy of `model`, after one to warm up: CPU time, or an accelerator's."""
-    copied, lower = copy.deepcopy(model), precision == "bfloat16"
+    copied, lower = copy_of(model), precision == "bfloat16"
     if lower:
         copied, pixels = copied.to(memory_format=torch.channels_last), pixels.to(memory_format=torch.channels_last)
 

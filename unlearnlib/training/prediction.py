@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from unlearnlib.training.loop import Tally
-from unlearnlib.training.models import device_of, evaluating
+from unlearnlib.training.doors import answer, check_finite_answer, check_values
+from unlearnlib.training.modes import device_of, evaluating
 from unlearnlib.training.precision import lowered
+from unlearnlib.training.work import Tally
 
 _BLOCK = 256  # pictures whose activations fit the cache of a processor
 
@@ -14,8 +15,12 @@ def predict(model: nn.Module, examples, *, batch_size: int = 1024, tally: Tally 
     """Logits float32 [N, classes] on the CPU, in eval mode; the model is left in the mode it was in.
 
     `examples` is an Examples, or pixels [N, C, H, W]. A model in half precision is given half-precision pixels. In the
-    fast mode a float32 model computes in mixed precision where that is faster.
+    fast mode a float32 model computes in mixed precision where that is faster. Raises ValueError where there are no
+    examples or the model answers anything but logits, and Diverged (a ValueError) where these are not finite.
     """
+    check_values(model)
+    if not len(examples):
+        raise ValueError("no examples to predict: the set is empty")
     device = device_of(model)
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
     images = examples if isinstance(examples, Tensor) else None
@@ -33,10 +38,12 @@ def predict(model: nn.Module, examples, *, batch_size: int = 1024, tally: Tally 
         for start in range(0, n, size):
             block = pixels(start, start + size).to(memory_format=layout)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
-                parts.append(model(block).float().cpu())
+                parts.append(answer(model, block).float().cpu())
     if tally is not None:
         tally.forward_evaluations += n
-    return torch.cat(parts)
+    logits = torch.cat(parts)
+    check_finite_answer(logits)
+    return logits
 
 
 def accuracy(model: nn.Module, examples) -> float:

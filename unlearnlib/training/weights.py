@@ -1,11 +1,12 @@
 """Weights on disk: safetensors, in which nothing can run, written all or nothing."""
 
-import copy
 import os
 from pathlib import Path
 
 import safetensors.torch
 from torch import nn
+
+from unlearnlib.training.renewal import copied
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -18,7 +19,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 def load(model: nn.Module, path: str | Path) -> nn.Module:
     """A copy of `model` with the weights of `path`. Raises ValueError where they do not fit or the file is damaged."""
-    loaded = copy.deepcopy(model)
+    loaded = copied(model)
     try:
         safetensors.torch.load_model(loaded, str(path))
     except (RuntimeError, safetensors.SafetensorError, OSError) as error:
