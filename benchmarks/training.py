@@ -21,6 +21,7 @@ from torchvision.transforms import functional
 from unlearnlib import data, seeding, training
 from unlearnlib.data.examples import Dataset, Examples
 from unlearnlib.training import models
+from unlearnlib.training.batches import draws_for
 from unlearnlib.training.recipe import Recipe
 
 BUDGET, REACHED = 5.0, 0.97  # core-seconds for mnist5k, and the accuracy to reach

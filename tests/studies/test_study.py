@@ -68,9 +68,9 @@ def test_the_rows_are_those_of_the_models_by_hand():
         }
         for label, model in models.items():
             assert tested[label, seed] == pytest.approx(accuracy(model, split.test), abs=1e-6), (label, seed)
-        whole = studies.unlearned(SETTING, "retrain", seed).cost.gradient_evaluations
+        whole = studies.unlearned(SETTING, "retrain", seed).cost.work
         shares = rows[rows["seed_train"] == seed].groupby("method")["cost_frac_retrain"].unique()
-        assert shares["soft"] == [done.cost.gradient_evaluations / whole]
+        assert shares["soft"] == [done.cost.work / whole]
         assert shares["original"] == [0] and shares[RETRAIN] == [1] and shares[NULL] == [1]
     # A method is compared with the retrained model of its own seed, that one with those of the other seeds.
     gaps = rows[rows["statistic"] == "TA"].set_index(["method", "seed_train"])["retrain_value"]

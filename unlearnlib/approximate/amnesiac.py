@@ -15,7 +15,6 @@ Otherwise it is not the retrained model: later updates depended on the earlier o
 batch norm, which are not additive, are left as they are until the repair; the repair's recipe and defaults are ours.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +27,7 @@ from unlearnlib.methods.registry import Program, method
 from unlearnlib.training.batches import Batch, minibatches, steps_of
 from unlearnlib.training.loop import Part, Tally, descend
 from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.renewal import copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def fit_recording(
     """
     chosen = torch.zeros(len(examples), dtype=torch.bool)
     chosen[slice(None) if candidates is None else candidates] = True
-    trained, rng = copy.deepcopy(model), seeding.generator(seed, "order")
+    trained, rng = copied(model), seeding.generator(seed, "order")
     recorder = _Recorder(trained, chosen)
     batches = (Batch(i, examples.labels[i]) for i in minibatches(len(examples), recipe.batch_size, recipe.epochs, rng))
     settings = {"seed": seed, "tally": tally, "progress": progress, "parts": (recorder,)}

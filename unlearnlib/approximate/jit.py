@@ -58,6 +58,7 @@ def steepness(model: nn.Module, pixels: Tensor, noise: Tensor) -> Tensor:
     published={"epochs": 1, "lr": 3e-4, "sigma": 0.5, "samples": 25},
     origin="the authors' values for a class on a VGG",
     search={"lr": (1e-3, 1.0, "log"), "sigma": (0.05, 1.0, "log")},
+    taught=False,  # its pictures come with noise of their own, and it reads no label
 )
 def jit(model, split, config: JiT, run) -> nn.Module:
     device, recipe, forget = models.device_of(model), config.recipe(), split.forget

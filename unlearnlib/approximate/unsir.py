@@ -116,5 +116,5 @@ def unsir(model, split, config: Unsir, run) -> nn.Module:
     for name, count, phase in (("order", len(both), config), ("repair", len(kept), repair)):
         batches, steps = passes(torch.arange(count), both.labels, phase, run.generator(name))
         settings = {"seed": run.seed, "tally": run.tally, "progress": run.progress}
-        model = descend(model, both, batches, phase.recipe(), steps, **settings)
+        model = descend(model, both, batches, run.taught(phase.recipe()), steps, **settings)
     return model

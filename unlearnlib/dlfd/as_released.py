@@ -25,6 +25,7 @@ Choi and Na, AAAI 2025, arXiv 2409.14747; see the bug ledger.
 """
 
 import copy
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,7 @@ from unlearnlib.approximate.steps import Descent, endless, passes
 from unlearnlib.dlfd.transport import cosine_cost
 from unlearnlib.methods.registry import method
 from unlearnlib.training import models
+from unlearnlib.training.modes import training_mode
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.progress import progress_bar
 
@@ -129,6 +131,7 @@ def released_score(forget_losses: Tensor, unseen_losses: Tensor, seed: int) -> f
         "score_limit": 0.09,
     },
     origin="the released age experiment",
+    taught=False,  # the released loop has neither augmentation nor smoothing
     search={"lr": (3e-4, 2e-2, "log"), "noise_step": (0.02, 2.0, "log"), "threshold": (0.02, 0.2)},
 )
 def dlfd_as_released(model, split, config: DlfdAsReleased, run) -> nn.Module:
@@ -150,7 +153,8 @@ def dlfd_as_released(model, split, config: DlfdAsReleased, run) -> nn.Module:
         run.tally.forward_evaluations += len(z)
         return model(z * std + mean)
 
-    model.train()  # the first batch; what measures the score below switches it off for good
+    mode = ExitStack()  # train mode for the first batch; what measures the score below switches it off for good
+    mode.enter_context(training_mode(model, split.train.pixels([0])))
     with progress_bar(steps, run.progress) as bar:
         for number, (batch, picked) in enumerate(zip(retain, forget, strict=False)):
             images, labels = (split.train.pixels(batch.index, device=device) - mean) / std, batch.labels.to(device)
@@ -168,6 +172,7 @@ def dlfd_as_released(model, split, config: DlfdAsReleased, run) -> nn.Module:
             loss.backward()
             optimiser.step()
             run.tally.gradient_evaluations += len(labels)
+            mode.close()
             model.eval()
             outputs = [predict(model, part, tally=run.tally) for part in (split.forget, split.validation)]
             parts = zip(outputs, (split.forget, split.validation), strict=True)

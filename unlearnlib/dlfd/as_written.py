@@ -34,7 +34,8 @@ from unlearnlib.dlfd.monitor import Monitor, Rule
 from unlearnlib.dlfd.perturbation import perturb, random_signs
 from unlearnlib.methods.registry import method
 from unlearnlib.training import models
-from unlearnlib.training.loop import training_mode
+from unlearnlib.training.batches import augmented, draws_for
+from unlearnlib.training.modes import training_mode
 from unlearnlib.training.progress import progress_bar
 from unlearnlib.training.recipe import optimiser_of
 
@@ -106,7 +107,8 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
         raise ValueError("the model has no trainable parameter: set requires_grad on those that may change")
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
-    optimiser = optimiser_of(parameters, config.recipe())
+    recipe = run.taught(config.recipe())
+    optimiser, augment_rng = optimiser_of(parameters, recipe), run.generator("augmentation")
     retain, steps = passes(split.retain_index, split.train.labels, config, run.generator("order"))
     monitor = Monitor(split, Rule(config.threshold, config.patience, config.score_limit, config.refresh), run)
     monitor.switch(monitor.score(model))
@@ -115,6 +117,8 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
         perturbed = _Perturbed(model, split, config, run, tap)
         for number, batch in enumerate(retain):
             images, labels = split.train.pixels(batch.index, device=perturbed.device), batch.labels.to(perturbed.device)
+            draws = draws_for(len(images), recipe.augment, images.shape[2:], augment_rng)
+            images = augmented(images, recipe.augment, draws)
             if config.channels_last:
                 images = images.to(memory_format=torch.channels_last)
             weighted = [(images, 1.0)]
@@ -122,10 +126,11 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
                 moved = perturbed(images, labels, config.ce_weight_at(number, steps))
                 weighted = [(moved, 1 - config.clean_weight), (images, config.clean_weight)]
             optimiser.zero_grad()
-            with training_mode(model):
+            with training_mode(model, example):
                 for pixels, weight in weighted:
                     if weight:
-                        (weight * F.cross_entropy(model(pixels), labels)).backward()
+                        loss = F.cross_entropy(model(pixels), labels, label_smoothing=recipe.label_smoothing)
+                        (weight * loss).backward()
                         run.tally.gradient_evaluations += len(labels)
             optimiser.step()
             if (number + 1) % config.check_every == 0 or number + 1 == steps:

@@ -38,6 +38,7 @@ from unlearnlib.training.batches import Batch
 from unlearnlib.training.loop import descend, descend_many
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.recipe import Recipe, optimiser_of
+from unlearnlib.training.renewal import copied
 from unlearnlib.training.stacking import Unstackable
 
 SLICINGS = ("cumulative", "incremental")
@@ -283,7 +284,7 @@ def _batches(work: _Work, stage: _Stage) -> Iterator[Batch]:
 
 def _trained(work: _Work) -> list[_Checkpoint]:
     """The shard after each stage: the checkpoints before the next ones, and its last state."""
-    network, state, ends = copy.deepcopy(work.start.network), work.start.optimiser, []
+    network, state, ends = copied(work.start.network), work.start.optimiser, []
     for stage in work.stages:
         if stage.steps:
             optimiser = optimiser_of(network.parameters(), work.recipe)
@@ -292,7 +293,7 @@ def _trained(work: _Work) -> list[_Checkpoint]:
             stream = _batches(work, stage)
             descend(network, work.examples, stream, work.recipe, stage.steps, seed=stage.number, optimiser=optimiser)
             state = optimiser.state_dict()
-        ends.append(_Checkpoint(copy.deepcopy(network), copy.deepcopy(state)))
+        ends.append(_Checkpoint(copied(network), copy.deepcopy(state)))
     return ends
 
 
@@ -303,12 +304,12 @@ def _trained_together(works: Sequence[_Work]) -> list[list[_Checkpoint]]:
     for k, work in enumerate(works):
         groups.setdefault(tuple((stage.steps, stage.size) for stage in work.stages), []).append(k)
     for signature, members in groups.items():
-        networks = [copy.deepcopy(works[k].start.network) for k in members]
+        networks = [copied(works[k].start.network) for k in members]
         for r, (steps, _) in enumerate(signature):
             chosen = [(works[k], works[k].stages[r]) for k in members]
             networks = _stage_together(networks, chosen, steps) if steps else networks
             for k, network in zip(members, networks, strict=True):
-                ends[k].append(_Checkpoint(copy.deepcopy(network), None))
+                ends[k].append(_Checkpoint(copied(network), None))
     return ends
 
 

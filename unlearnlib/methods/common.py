@@ -44,25 +44,23 @@ def with_common(config: type, taught: bool, configure) -> type:
 
     configure   values -> the configuration: how it is made again where it is unpickled
     """
+    shared = Taught if taught else Common
+    own = {f.name for f in dataclasses.fields(config)}
+    more = [(f.name, f.type, dataclasses.field(default=f.default)) for f in dataclasses.fields(shared)]
 
     def __post_init__(self):
         if hasattr(config, "__post_init__"):
             config.__post_init__(self)
-        (Taught if taught else Common).__post_init__(self)
+        shared(**{f.name: getattr(self, f.name) for f in dataclasses.fields(shared)})
 
     def __reduce__(self):
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return functools.partial(configure, **values), ()
 
-    namespace = {
-        "__post_init__": __post_init__,
-        "__reduce__": __reduce__,
-        "__doc__": config.__doc__,
-        "__qualname__": config.__qualname__,
-    }
-    bases = (config, Taught if taught else Common)
-    made = dataclasses.make_dataclass(config.__name__, (), bases=bases, namespace=namespace, frozen=True)
-    made.__module__ = config.__module__
+    namespace = {"__post_init__": __post_init__, "__reduce__": __reduce__, "__doc__": config.__doc__}
+    fields = [field for field in more if field[0] not in own]
+    made = dataclasses.make_dataclass(config.__name__, fields, bases=(config,), namespace=namespace, frozen=True)
+    made.__module__, made.__qualname__ = config.__module__, config.__qualname__
     return made
 
 

@@ -9,7 +9,7 @@ small and uneven sets too. It may use, beside the method's hyper-parameters and 
     C, P           classes, and trainable weights
     seen(n, b)     examples in the batches of one pass over n, in batches of b: the incomplete last one is left out,
                    unless the hyper-parameter `keep_last` says otherwise, or a third argument
-    steps(n, b)    batches in that pass
+    steps(n, b)    batches in that pass (not where a hyper-parameter is called `steps`)
     forward, gradient, jvp, hvp, ...      the units of `training.UNITS`
     min, max, round, ceil, floor
 """
@@ -32,10 +32,10 @@ def evaluated(name: str, formula: str, config, sizes: Mapping[str, int]) -> floa
     names = {
         **UNITS,
         **sizes,
-        **{f.name: getattr(config, f.name) for f in dataclasses.fields(config)},
         **{"min": min, "max": max, "round": round, "ceil": math.ceil, "floor": math.floor},
         "seen": lambda n, batch, keep_last=last: batches.seen(n, batch, keep_last),
         "steps": lambda n, batch, keep_last=last: batches.steps(n, batch, keep_last),
+        **{f.name: getattr(config, f.name) for f in dataclasses.fields(config)},  # they come first: some have `steps`
         "__builtins__": {},
     }
     try:

@@ -85,7 +85,19 @@ class Method:
     published: Mapping[str, object] = field(default_factory=dict)  # the authors' hyper-parameters; empty: none known
     origin: str = ""  # where these, or else the defaults, come from
     search: Mapping[str, tuple] = field(default_factory=dict)  # what `tuning` varies: name -> (low, high[, "log"])
-    taught: bool = False  # whether it takes `augment` and `label_smoothing`, as all do that teach by a recipe
+    taught: bool | None = None  # whether it takes `augment` and `label_smoothing`; None: if `config` has a `recipe()`
+
+    def __post_init__(self):
+        if self.reads not in READS:
+            raise ValueError(f"reads is one of {', '.join(map(repr, READS))}, not {self.reads!r}")
+        taught = callable(getattr(self.config, "recipe", None)) if self.taught is None else self.taught
+        object.__setattr__(self, "taught", taught)
+        if not hasattr(self.config, "freeze_norms"):
+            complete = common.with_common(self.config, taught, functools.partial(configure, self.name))
+            object.__setattr__(self, "config", complete)
+        if taught and self.published:  # authors' values are with the authors' own augmentation and labels
+            plain = {f.name: f.default for f in dataclasses.fields(common.Taught) if f.name != "freeze_norms"}
+            object.__setattr__(self, "published", {**plain, **self.published})
 
 
 @dataclass(frozen=True)
@@ -121,19 +133,12 @@ def method(
 ):
     """Register the decorated function under `name` with its dataclass of hyper-parameters; see `Method`.
 
-    The dataclass gets the hyper-parameters of `common.Common`, which it need not repeat. Those of `common.Taught` are
-    added where it has a `recipe()`, unless `taught` says otherwise; published values then are with neither.
+    The dataclass gets the hyper-parameters of `common.Common` or `common.Taught`, which it need not repeat.
     """
-    if reads not in READS:
-        raise ValueError(f"reads is one of {', '.join(map(repr, READS))}, not {reads!r}")
-    taught = callable(getattr(config, "recipe", None)) if taught is None else taught
-    own = {"augment": "none", "label_smoothing": 0.0} if taught and published else {}
-    facts = {"cost": cost, "fails": fails, "origin": origin, "search": search or {}, "taught": taught}
-    facts["published"] = {**(published or {}), **{k: v for k, v in own.items() if k not in published}}
-    complete = common.with_common(config, taught, functools.partial(configure, name))
+    facts = {"cost": cost, "fails": fails, "published": published or {}, "origin": origin, "search": search or {}}
 
     def register(function: Callable) -> Callable:
-        _registered[name] = Method(name, family, reads, guarantee, paper, function, complete, **facts)
+        _registered[name] = Method(name, family, reads, guarantee, paper, function, config, **facts, taught=taught)
         return function
 
     return register

@@ -32,6 +32,7 @@ from unlearnlib.private.accounting import zcdp_rho
 from unlearnlib.private.learner import Learner, check_budget, check_positive
 from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_separable, network_logits
+from unlearnlib.training.modes import training_mode
 
 
 def noisy_distance(steps: int, start_clip: float, gradient_clip: float, step_size: float, decay: float) -> float:
@@ -124,15 +125,13 @@ class NoisyFineTuning(Learner):
     def _fine_tune(self, keep: Tensor) -> int:
         """Project, then take the noisy steps on the examples marked by `keep`; returns gradient evaluations."""
         model = copy.deepcopy(self.state.model)
-        mode = model.training
         rng, sigma = self._rng("unlearn"), self.sigma
         retained = self.state.examples[keep]
         parameters = list(model.parameters())
         size = min(self.batch_size, len(retained))
         with torch.no_grad():
             project(parameters, self.start_clip)
-        with seeding.isolated(self.seed, "dropout", self.state.draws):
-            model.train()
+        with seeding.isolated(self.seed, "dropout", self.state.draws), training_mode(model):
             for _ in range(self.steps):
                 batch = torch.randperm(len(retained), generator=rng)[:size]
                 images = retained.pixels(batch, parameters[0].device, parameters[0].dtype)
@@ -142,7 +141,7 @@ class NoisyFineTuning(Learner):
                     project(gradients, self.gradient_clip)
                     for p, g in zip(parameters, gradients, strict=True):
                         p.copy_(gaussian((1 - self.step_size * self.decay) * p - self.step_size * g, sigma, rng))
-        self.state.model = model.train(mode)
+        self.state.model = model
         return self.steps * size
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unlearnlib.methods.common import Taught
 from unlearnlib.publishing import notebooks
 from unlearnlib.publishing.markup import code, described, grid_table, plain
 
@@ -41,7 +42,7 @@ class Card:
     module: str
     about: str
     knobs: tuple[Knob, ...] = ()
-    cost: str = ""  # gradient evaluations, a formula in hyper-parameters and the sizes R and F
+    cost: str = ""  # work, a formula in hyper-parameters and the sizes of the sets
     at_defaults: str = ""  # the same as passes over the two sets
     published: str = ""
     origin: str = ""  # where the published values, or else the defaults, come from
@@ -72,9 +73,11 @@ def comments(config: type) -> dict[str, str]:
 
 
 def knobs(config: type) -> tuple[Knob, ...]:
-    """The hyper-parameters of a method in the order of its dataclass."""
+    """The hyper-parameters of a method in the order of its dataclass, without those that all methods share."""
     about = comments(config)
-    return tuple(Knob(f.name, _default(f), about.get(f.name, "")) for f in dataclasses.fields(config))
+    shared = {f.name for f in dataclasses.fields(Taught)}
+    own = [f for f in dataclasses.fields(config) if f.name not in shared]
+    return tuple(Knob(f.name, _default(f), about.get(f.name, "")) for f in own)
 
 
 def _default(field: dataclasses.Field) -> str:
@@ -95,13 +98,17 @@ def _spelt(value: object) -> str:
 
 
 def passes(name: str) -> str:
-    """The cost of a method at its defaults: gradient evaluations as multiples of |F| and |R|, and what is constant."""
+    """The cost of a method at its defaults: work as multiples of large |F| and |R|, and what is constant."""
     from unlearnlib.methods import registry
 
     if not registry.find(name).cost:
         return ""
-    constant = registry.evaluations(name, 0, 0)
-    shares = {"|F|": registry.evaluations(name, 1, 0) - constant, "|R|": registry.evaluations(name, 0, 1) - constant}
+    many = 2**10 * 3**3 * 5**2  # a multiple of every batch size that is in use
+    constant, whole = registry.work(name, 0, 0), registry.work(name, many, many)
+    shares = {
+        "|F|": (whole - registry.work(name, 0, many)) / many,
+        "|R|": (whole - registry.work(name, many, 0)) / many,
+    }
     terms = [f"{share:.3g} {size}" for size, share in shares.items() if share]
     return " + ".join([*terms, *([f"{constant:g}"] if constant else [])]) or "0"
 
@@ -164,8 +171,10 @@ def method_cards(cards: Sequence[Card], identifiers: Mapping[str, str] | None = 
     """
     intro = (
         "What each method reads, guarantees, costs and takes, where its values come from, when it fails, and the "
-        "equation that it follows. Costs are gradient evaluations (one example forward and backward); R and F are "
-        "the sizes of the retain and the forget set, other names are hyper-parameters."
+        "equation that it follows. The unit of cost is a forward pass of one example; a pass forward and backward "
+        "(`gradient`) is three. R, F and V are the sizes of the retain, forget and validation set, `seen(n, b)` is "
+        "what one pass over n shows in whole batches of b, other names are hyper-parameters. Every method also takes "
+        "`freeze_norms`, and those that teach by a recipe take `augment` and `label_smoothing`."
     )
     parts = ["# Methods", intro]
     for family in dict.fromkeys(card.family for card in cards):

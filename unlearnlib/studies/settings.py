@@ -141,10 +141,21 @@ def retrained(setting: Setting, seed: int, *, other: bool = False) -> nn.Module:
     return retraining(setting, seed, NULL if other else RETRAIN).model
 
 
+def taught(setting: Setting, method: str, hyperparameters: Mapping[str, object]) -> dict[str, object]:
+    """The hyper-parameters with the augmentation and label smoothing of the setting's recipe, where not given.
+
+    Retraining goes by that recipe. A method that teaches without them would be compared for their lack, and not for
+    how it forgets. Methods that teach by no recipe are left as they are.
+    """
+    names = ("augment", "label_smoothing") if registry.find(method).taught else ()
+    return {**{name: getattr(setting.recipe, name) for name in names}, **hyperparameters}
+
+
 def unlearned(setting: Setting, method: str, seed: int, **hyperparameters) -> Unlearned:
     """`registry.unlearn(method, original(setting, seed), split, ...)`, or retraining where `method` is "retrain"."""
     if method == "retrain" and not hyperparameters:
         return retraining(setting, seed, RETRAIN)
+    hyperparameters = taught(setting, method, hyperparameters)
     config = registry.configure(method, **hyperparameters)
 
     def make() -> cache.Entry:
@@ -207,6 +218,7 @@ def address_of_retrained(setting: Setting, seed: int, role: str = RETRAIN) -> st
 
 def address_of_unlearned(setting: Setting, method: str, seed: int, **hyperparameters) -> str:
     """Where the cache keeps `unlearned(setting, method, seed, ...)`. Raises addresses.Unkeyable where it cannot."""
+    hyperparameters = taught(setting, method, hyperparameters)
     config, home = registry.configure(method, **hyperparameters), registry.find(method).function.__module__
     parts = {type(part).__module__ for part in getattr(config, "parts", ())}
     return addresses.key(

@@ -22,8 +22,8 @@ that they read enter. J is between 0 and 2.
 
 *Equal trials.* Each method gets the same number. The first is its defaults, the others are drawn from `Method.search`
 by the tree-structured Parzen estimator of optuna with a seed of its own, at random for the first half. A run that
-diverges scores 2. *Cost.* Gradient evaluations of all trials and of the development originals, as a fraction of one
-retraining on a development split: what tuning adds to the price of a method that has to be tuned.
+diverges scores 2. *Cost.* Work (forward 1, forward and backward 3) of all trials and of the development originals, as a
+fraction of one retraining on a development split: what tuning adds to the price of a method that has to be tuned.
 
 Each trial is cached by what it was made from, so a run that was killed goes on where it stopped, and is the same for
 ever after. J cannot tune requests for whole classes, to which V has no counterpart: ValueError.
@@ -47,9 +47,10 @@ from unlearnlib.store import addresses, cache
 from unlearnlib.studies import settings
 from unlearnlib.studies.settings import Setting
 from unlearnlib.training import models
-from unlearnlib.training.batches import steps_of
-from unlearnlib.training.loop import Diverged, Tally, fit
+from unlearnlib.training.doors import Diverged, check_model
+from unlearnlib.training.loop import fit
 from unlearnlib.training.prediction import predict
+from unlearnlib.training.work import Tally
 
 WORST = 2.0  # the largest value of the objective
 _MAKERS = ("unlearnlib.training.loop", "unlearnlib.training.models", "unlearnlib.data.examples")
@@ -77,15 +78,14 @@ class Bench:
         """The model that development split `number` starts from."""
         return _original(self, number)[0]
 
-    def original_cost(self) -> int:
-        """Gradient evaluations of all development originals."""
+    def original_cost(self) -> float:
+        """Work of training all development originals."""
         return sum(_original(self, number)[1] for number in range(self.seeds))
 
     def retrain_cost(self) -> float:
-        """Gradient evaluations of retraining on a development split: the unit of cost. Nothing is retrained."""
+        """Work of retraining on a development split: the unit of cost. Nothing is retrained."""
         recipe, sizes = self.setting.recipe, [len(self.split(k).retain_index) for k in range(self.seeds)]
-        steps = sum(steps_of(size, recipe) * min(size, recipe.batch_size) for size in sizes)
-        return steps / self.seeds
+        return sum(registry.work("retrain", 0, size, recipe=recipe) for size in sizes) / self.seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,19 +127,19 @@ def _address(bench: Bench, number: int, *modules: str, **more) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _original(bench: Bench, number: int) -> tuple[nn.Module, int]:
-    """The development original and the gradient evaluations that it took."""
+def _original(bench: Bench, number: int) -> tuple[nn.Module, float]:
+    """The development original and the work that it took."""
     made, seed = _development(bench, number), _SEEDS + number
 
     def make() -> cache.Entry:
         tally, network = Tally(), made.architecture.initialised(seed).to(settings.device())
         model = fit(network, made.split.train, bench.setting.recipe, seed, tally=tally)
-        return cache.Entry(model.state_dict(), {"gradient_evaluations": tally.gradient_evaluations})
+        return cache.Entry(model.state_dict(), {"work": tally.work})
 
     entry = cache.remember(_address(bench, number, what="development original"), make)
     model = made.architecture.initialised(seed)
     model.load_state_dict(entry.value)
-    return model.to(settings.device()), entry.about["gradient_evaluations"]
+    return model.to(settings.device()), entry.about["work"]
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,13 @@ def objective(model: nn.Module, original: nn.Module, split: Split) -> Score:
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice of hyper-parameters, its objective over the development splits, and its gradient evaluations."""
+    """One choice of hyper-parameters, its objective over the development splits, and its work."""
 
     hyperparameters: tuple[tuple[str, object], ...]
     value: float
     unlike: float
     damage: float
-    gradient_evaluations: float
+    work: float
     reason: str = ""  # why it failed
 
 
@@ -188,8 +188,8 @@ class Tuned:
 
     method: str
     trials: tuple[Trial, ...]
-    retrain_cost: float  # gradient evaluations of one retraining on a development split
-    original_cost: int  # of all development originals
+    retrain_cost: float  # work of one retraining on a development split
+    original_cost: float  # of all development originals
 
     @property
     def best(self) -> Trial:
@@ -202,8 +202,8 @@ class Tuned:
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations of all trials and development originals, as a fraction of one retraining."""
-        return (self.original_cost + sum(trial.gradient_evaluations for trial in self.trials)) / self.retrain_cost
+        """Work of all trials and development originals, as a fraction of one retraining."""
+        return (self.original_cost + sum(trial.work for trial in self.trials)) / self.retrain_cost
 
     def row(self, label: str | None = None) -> tuple[str, str, dict[str, object], int]:
         """The method for a `study.Grid`: label, name, hyper-parameters, number of trials."""
@@ -211,7 +211,7 @@ class Tuned:
 
     def table(self) -> pd.DataFrame:
         """The trials, one a row."""
-        facts = ("value", "unlike", "damage", "gradient_evaluations", "reason")
+        facts = ("value", "unlike", "damage", "work", "reason")
         return pd.DataFrame([{**dict(t.hyperparameters), **{f: getattr(t, f) for f in facts}} for t in self.trials])
 
 
@@ -264,25 +264,27 @@ def tried(bench: Bench, method: str, **hyperparameters) -> Trial:
     reasons = [result["reason"] for result in results if result["reason"]]
     value = WORST if reasons else sum(r["unlike"] + r["damage"] for r in results) / len(results)
     parts = {name: sum(r[name] for r in results) / len(results) for name in ("unlike", "damage")}
-    spent = sum(r["gradient_evaluations"] for r in results)
-    return Trial(
-        tuple(sorted(hyperparameters.items())), value, **parts, gradient_evaluations=spent, reason="; ".join(reasons)
-    )
+    spent = sum(r["work"] for r in results)
+    return Trial(tuple(sorted(hyperparameters.items())), value, **parts, work=spent, reason="; ".join(reasons))
 
 
 def _one(bench: Bench, number: int, method: str, hyperparameters: Mapping[str, object]) -> Mapping[str, object]:
     """The facts of one run on one development split, out of the cache or made now."""
+    hyperparameters = settings.taught(bench.setting, method, hyperparameters)
     config, seed = registry.configure(method, **hyperparameters), _SEEDS + number
 
     def make() -> cache.Entry:
         split, model = bench.split(number), bench.original(number)
         try:
             done = registry.unlearn(method, model, split, seed=seed, progress=True, **hyperparameters)
-            score, spent, reason = objective(done.model, model, split), done.cost.gradient_evaluations, ""
+            score, spent, reason = objective(done.model, model, split), done.cost.work, ""
         except Diverged as error:  # found at the end, when all has been paid
             score, reason = Score(math.nan, math.nan), str(error)
-            spent = registry.evaluations(method, len(split.forget_index), len(split.retain_index), **hyperparameters)
-        facts = {"unlike": score.unlike, "damage": score.damage, "gradient_evaluations": spent, "reason": reason}
+            sizes = len(split.forget_index), len(split.retain_index)
+            counts = {"validation": len(split.validation), "classes": check_model(model, split.train)}
+            weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
+            spent = registry.work(method, *sizes, **counts, weights=weights, **hyperparameters)
+        facts = {"unlike": score.unlike, "damage": score.damage, "work": spent, "reason": reason}
         return cache.Entry(None, facts)
 
     home = registry.find(method).function.__module__

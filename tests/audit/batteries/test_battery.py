@@ -223,7 +223,7 @@ def test_battery_runs_every_rung_and_changes_no_model():
     expected |= {"weight distance", "probe", "relearn", "cost"}
     assert set(rows["audit"]) == expected and list(rows.columns) == list(COLUMNS)
     assert (rows["forget_kind"] == "random").all() and (rows["cost_frac_retrain"] == 0.1).all()
-    assert pick(rows, "cost", "gradient evaluations / retraining", "all")["value"] == 0.1
+    assert pick(rows, "cost", "work / retraining", "all")["value"] == 0.1
     assert all(torch.equal(v, before[i][k]) for i, m in enumerate(models) for k, v in m.state_dict().items())
     assert models[0].training and models[0][2].training
     again = battery(models[0], split, oracles=models[1:4], tags={"seed_train": 0}, rungs=("population",))

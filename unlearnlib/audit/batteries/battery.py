@@ -105,8 +105,8 @@ def battery(
         alone += [(e, []) for e in rung.cost_rows(cost, retrain_cost)]
 
     fraction = {}
-    if cost is not None and retrain_cost is not None and retrain_cost.gradient_evaluations:
-        fraction = {"cost_frac_retrain": cost.gradient_evaluations / retrain_cost.gradient_evaluations}
+    if cost is not None and retrain_cost is not None and retrain_cost.work:
+        fraction = {"cost_frac_retrain": cost.work / retrain_cost.work}
     described = {
         "forget_kind": split.request.partition(":")[0],
         "forget_set_id": f"{split.request}, seed {split.seed}",

@@ -281,11 +281,11 @@ def relearn(forget, settings: Relearning, first_oracle, seed: int):
 
 def cost_rows(cost: Cost, retrain_cost: Cost | None) -> list[Estimate]:
     result = []
-    for name in ("gradient_evaluations", "forward_evaluations", "seconds"):
+    for name in ("work", "gradient_evaluations", "forward_evaluations", "seconds"):
         value = float(getattr(cost, name))
         result.append(Estimate("cost", "cost", "all", name.replace("_", " "), value, direction="lower", target="0"))
     if retrain_cost is not None:
-        for name in ("gradient_evaluations", "seconds"):
+        for name in ("work", "seconds"):
             whole = getattr(retrain_cost, name)
             if whole:
                 share = getattr(cost, name) / whole

@@ -9,7 +9,6 @@ reported here as its logarithm, 0 at best, with a bound in place of a value wher
 Zero-shot machine unlearning, arXiv 2201.05629.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ import torch.nn.functional as F
 from unlearnlib import seeding
 from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.training.batches import minibatches
-from unlearnlib.training.loop import training_mode
-from unlearnlib.training.models import device_of, evaluating
+from unlearnlib.training.modes import device_of, evaluating, training_mode
+from unlearnlib.training.renewal import copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,7 @@ def relearn_curve(
 def _curve(model, forget, lr, batch_size, steps, seed, measure, objective):
     if lr <= 0:
         raise ValueError(f"lr must be positive, not {lr}")
-    student, device = copy.deepcopy(model), device_of(model)
+    student, device = copied(model), device_of(model)
     for parameter in student.parameters():
         parameter.requires_grad_(True)
     images, labels = forget.pixels(device=device), forget.labels.to(device)
@@ -114,7 +113,7 @@ def _curve(model, forget, lr, batch_size, steps, seed, measure, objective):
 
     yield state()
     for step, index in zip(range(steps), batches, strict=False):
-        with training_mode(student), seeding.isolated(seed, "relearn-dropout", step):
+        with training_mode(student, images[:1]), seeding.isolated(seed, "relearn-dropout", step):
             index = index.to(device)
             loss = objective(student(images[index]), labels[index])
             optimiser.zero_grad()

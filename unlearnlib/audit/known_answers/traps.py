@@ -9,7 +9,6 @@ A provider who means to can evade an audit (Zhang et al., arXiv 2408.00929; Thud
 audit supports is a statement about an honest attempt, not a proof against an adversary.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.training.models import features, head_name
+from unlearnlib.training.renewal import copied
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def distilled_head(model: nn.Module, images: Tensor, target, *, ridge: float = 1
     The encoder stays bit for bit: everything that it memorised is still there. Raises ValueError where the last
     layer is not linear.
     """
-    student = copy.deepcopy(model)
+    student = copied(model)
     head = dict(student.named_modules())[head_name(student, images[:1])]
     if not isinstance(head, nn.Linear) or head.bias is None:
         raise ValueError("distilled_head needs a network that ends in a linear layer with a bias")

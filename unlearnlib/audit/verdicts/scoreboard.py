@@ -18,7 +18,7 @@ def scoreboard(summary: pd.DataFrame, columns: Mapping[str, tuple[str, str, str]
     columns   name -> (audit, subset, statistic); a statistic written "1 - UA" is turned around, "gap UA" is the gap
               of UA to the retrained model (its mean within training seeds)
 
-    Each column x comes with x_low and x_high. Then `cost`: gradient evaluations as a fraction of retraining (NaN for
+    Each column x comes with x_low and x_high. Then `cost`: work as a fraction of retraining (NaN for
     the original). Raises ValueError where the summary has no such estimate.
     """
     present = list(dict.fromkeys(summary["method"]))
