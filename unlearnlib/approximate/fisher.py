@@ -28,6 +28,7 @@ from torch.func import functional_call, grad, vmap
 from unlearnlib.approximate.gradients import example_gradients, flat, pixel_batches, trainable
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
+from unlearnlib.training.renewal import hooked
 
 KINDS = ("true", "empirical")
 _AT_ONCE = 2**22  # numbers that one layer's rule may hold for a batch: 16 MiB in float32
@@ -233,6 +234,8 @@ def _rules_of(model: nn.Module) -> dict[str, Callable] | None:
 
 
 def _plain(module: nn.Module) -> bool:
+    if not set(module._parameters) <= {"weight", "bias"} or hooked(module):  # weight norm, pruning, somebody's code
+        return False
     if isinstance(module, nn.Conv2d):
         return module.padding_mode == "zeros" and not isinstance(module.padding, str)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):

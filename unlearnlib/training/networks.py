@@ -51,6 +51,11 @@ class Pretreated(nn.Module):
         return self.backbone(x.expand(-1, 3, -1, -1))
 
 
+def _check_left(pixels: int) -> None:
+    if not pixels:
+        raise ValueError("pooling leaves no pixel of pictures this small")
+
+
 def _mlp(shape, n_classes, normalise, *, hidden: tuple[int, ...] = (128,)) -> nn.Module:
     sizes = [shape[0] * shape[1] * shape[2], *hidden]
     layers = [normalise, nn.Flatten()]
@@ -69,6 +74,7 @@ def _cnn(shape, n_classes, normalise, *, width: int = 16, hidden: int = 128) -> 
             break
     stages = (len(layers) - 1) // 3
     flat = channels * (shape[1] >> stages) * (shape[2] >> stages)
+    _check_left(flat)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
 
 
@@ -81,6 +87,7 @@ def _fastnet(shape, n_classes, normalise, *, width: int = 64, hidden: int = 256)
     stride = 4 if min(shape[1:]) >= 48 else 2
     stem, first, second = width // 2, width, 2 * width
     rows, columns = (((side - 1) // stride + 1) // 4 for side in shape[1:])
+    _check_left(rows * columns)
     return nn.Sequential(
         normalise,
         nn.Conv2d(shape[0], stem, stride + 1, stride, stride // 2),

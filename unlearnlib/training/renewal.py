@@ -110,13 +110,17 @@ def reinitialised(
 
     chosen = [(name, module) for name, module in made.named_modules() if concerned(name, module)]
     with torch.no_grad():
+        plain = {name: _plain(module) for name, module in chosen if parametrize.is_parametrized(module)}
         for _, module in chosen:
             for value in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
                 if value.is_floating_point():
                     value.fill_(torch.nan)
     with seeding.isolated(seed, "initialisation"), torch.no_grad():
-        for _, module in chosen:
-            _reset(module)
+        for name, module in chosen:
+            if name in plain:
+                _reset_parametrised(module, plain[name])
+            else:
+                _reset(module)
     for name, module in chosen:
         _check_renewed(name, module, before, moving)
     with torch.no_grad():
@@ -145,19 +149,30 @@ def _reset(module: nn.Module) -> None:
             getattr(module, f"{hook.name}_v").copy_(weight)
             setattr(module, hook.name, hook.compute_weight(module).detach())
         _copy_own(plain, module)
-    elif parametrize.is_parametrized(module):
-        _reset_parametrised(module)
     else:
         module.reset_parameters()
 
 
-def _reset_parametrised(module: nn.Module) -> None:
-    names, plain = list(module.parametrizations), copied(module)
+def _plain(module: nn.Module) -> nn.Module:
+    """The layer that a parametrised one would be without its parametrisations, with values of the same shapes.
+
+    Not by `remove_parametrizations`, which changes the class of the layer, and that a copy shares with the original.
+    """
+    values = {name: getattr(module, name).detach().clone() for name in module.parametrizations}
+    plain = copied(module)
+    plain.__class__ = type(module).__bases__[0]
+    del plain._modules["parametrizations"]
+    for name, value in values.items():
+        plain.register_parameter(name, nn.Parameter(value))
+    return plain
+
+
+def _reset_parametrised(module: nn.Module, plain: nn.Module) -> None:
+    if not hasattr(plain, "reset_parameters"):
+        return
+    plain.reset_parameters()
     try:
-        for name in names:
-            parametrize.remove_parametrizations(plain, name, leave_parametrized=True)
-        plain.reset_parameters()
-        for name in names:
+        for name in module.parametrizations:
             setattr(module, name, getattr(plain, name).detach())
     except (RuntimeError, NotImplementedError, ValueError):
         return  # it has no inverse, say: its values are still NaN, and refused below
