@@ -21,8 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearnlib.publishing import parameters, provenance
+from unlearnlib.publishing import parameters
 from unlearnlib.publishing.tables import estimate, render
+from unlearnlib.store import digests
 
 __all__ = ["PINS", "begin", "claim", "estimate", "pin_numerics", "record", "reproduce", "table"]
 
@@ -214,7 +215,7 @@ def reproduce(datasets: Sequence = ()) -> None:
     told = {
         "chapter": _page.chapter,
         "parameters": dict(_page.values),
-        "modules": provenance.imported_modules(),
+        "modules": digests.imported_modules(),
         "data": data,
         "mode": _page.mode,
     }
@@ -257,7 +258,7 @@ def is_seed(name: str) -> bool:
 def _facts(data: Mapping[str, str]) -> list[tuple[str, str]]:
     seeds = [f"{name} = {value!r}" for name, value in _page.values.items() if is_seed(name)]
     library = getattr(sys.modules.get("unlearnlib"), "__version__", "source tree")
-    installed = " ".join(f"{name} {version}" for name, version in provenance.versions().items())
+    installed = " ".join(f"{name} {version}" for name, version in digests.versions().items())
     python = ".".join(platform.python_version_tuple()[:2])
     numerics = {
         "pinned": "pinned: one thread, AVX2 (the same bits on any x86-64 CPU with AVX2)",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unlearnlib.publishing import _execute, bookkeeping, notebooks, parameters, provenance
+from unlearnlib.store import digests
 
 # Minutes of the committed pages: CPU time, which a busy machine changes little; the clock's for fast runs. They are
 # kept out of the pages, so that those can be compared.
@@ -151,7 +152,7 @@ def _run(plan: _Plan, session: _Session, say: Callable[[str], None]) -> RunRepor
     if not job.force and _unchanged(plan, record, old):
         say(f"{name}: unchanged, skipped")
         return RunReport(job.notebook, job.target, "skipped")
-    modules = provenance.module_digests(provenance.all_modules())
+    modules = digests.module_digests(digests.all_modules())
     with tempfile.TemporaryDirectory(prefix="unlearn-") as scratch:
         left = Path(scratch) / "output.ipynb"
         end = _execute_in(Path(scratch), plan, session, lambda text: say(f"{name}: {text}"))
@@ -272,7 +273,7 @@ def _environment(job: Job, scratch: Path) -> dict[str, str]:
     inherited = [os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     env = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(provenance.PACKAGE.parent), *inherited]),
+        "PYTHONPATH": os.pathsep.join([str(digests.PACKAGE.parent), *inherited]),
         "IPYTHONDIR": str(scratch / "ipython"),  # parallel kernels would wait for one history file
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning on stderr
         bookkeeping.OUTPUT: _shown(job.target),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from unlearnlib.publishing import parameters
+from unlearnlib.store import digests
 
 STALE_NOTE = "stale-note"  # tag of the cell that says that a page is older than its code
 _KEEP_CELL = ("tags", "mystnb", "unlearnlib")
@@ -226,7 +227,7 @@ def machine_paths() -> list[tuple[str, str]]:
         (paths["purelib"], "site-packages"),
         (paths["platlib"], "site-packages"),
         (paths["stdlib"], "python"),
-        (str(Path(__file__).resolve().parents[1]), "."),
+        (str(digests.PACKAGE.parent), "."),
         (os.getcwd(), "."),
         (temporary, "TEMP"),
         (os.path.expanduser("~"), "~"),
