@@ -284,8 +284,8 @@ def test_reproduce_gives_commands_that_make_the_page_again(session, monkeypatch)
     bookkeeping.reproduce(datasets=[data])
     shown, metadata = session.shown[0]
     command = shlex.split(shown["text/plain"].splitlines()[1])
-    assert command[:5] == [".venv/bin/python", "-m", "unlearnlib.runner", "run", "notebooks/dose.ipynb"]
-    assert command[5:] == ["-p", "seed", "3", "-p", "dataset", "a b<c", "-o", "runs/dose.ipynb"]
+    assert command[:3] == [".venv/bin/unlearn", "run", "notebooks/dose.ipynb"]
+    assert command[3:] == ["-p", "seed", "3", "-p", "dataset", "a b<c", "-o", "runs/dose.ipynb"]
     told = metadata["unlearnlib"]["provenance"]
     assert told["chapter"] == "dose" and told["data"] == {"mnist5k": data.checksum()} and told["mode"] == "unpinned"
     assert told["parameters"] == {"seed": 3, "lr": 0.1, "dataset": "a b<c", "wide": False, "sizes": [1, 2]}

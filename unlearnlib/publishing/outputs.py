@@ -33,16 +33,15 @@ def refuse_unwritable(targets: Sequence[str]) -> None:
     made: list[Path] = []
     for where in targets:
         try:
-            _store_known(where) if notebooks.is_remote(where) else _tried(Path(where), made)
+            if notebooks.is_remote(where):
+                notebooks.fetch(where)
+            else:
+                _tried(Path(where), made)
         except (OSError, ValueError) as error:
             for folder in reversed(made):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise ValueError(f"cannot write {one_line(where, 100)}: {reason(error)}") from None
-
-
-def _store_known(where: str) -> None:
-    notebooks.fetch(where)
 
 
 def _tried(path: Path, made: list[Path]) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from unlearnlib.publishing import bookkeeping, notebooks
@@ -58,11 +57,13 @@ def cache_trouble() -> str:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        return f"results are not kept: {folder} cannot be written ({reason(error)}); set UNLEARN_CACHE to another folder"
+        return (
+            f"results are not kept, {folder} cannot be written ({reason(error)}): set UNLEARN_CACHE to another folder"
+        )
     return ""
 
 
-def notes(scratch: Path, path: Mapping | None = None) -> list[str]:
+def notes(scratch: Path) -> list[str]:
     """What the library had to warn of during a run, each line once."""
     file = scratch / "notes"
     return list(dict.fromkeys(file.read_text(encoding="utf-8").splitlines())) if file.exists() else []

@@ -292,12 +292,7 @@ def _decoded(suffix: str, payload: bytes):
 def folder() -> Path | None:
     """Where the cache is, None where it is switched off."""
     used = _used.get(None)
-    if used is not None:
-        return used
-    named = os.environ.get("UNLEARN_CACHE", "")
-    if named.lower() == "off":
-        return None
-    return Path(named).expanduser() if named else places.home() / "results"
+    return places.results() if used is None else used
 
 
 def store() -> Store | None:
