@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unlearnlib._extras import optional
 from unlearnlib.publishing import parameters
 from unlearnlib.publishing.tables import estimate, render
 from unlearnlib.store import digests
@@ -90,9 +91,7 @@ def _warn_outside_the_page() -> None:
 def _set_image_format(shell) -> None:
     """Figures as PNG, whatever MPLBACKEND says, and without the version of the drawing library in their bytes."""
     shell.enable_matplotlib("inline")
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-    set_matplotlib_formats("png", metadata={"Software": None})
+    optional("matplotlib_inline.backend_inline").set_matplotlib_formats("png", metadata={"Software": None})
 
 
 def _watch(shell) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from unlearnlib._commands import one_line
+from unlearnlib._extras import optional
 from unlearnlib.publishing import parameters
 from unlearnlib.store import digests
 
@@ -122,11 +123,10 @@ def put(where: str | Path, text: str) -> None:
 
 
 def _store(where: str):
-    from papermill.iorw import LocalHandler, papermill_io
-
-    if isinstance(papermill_io.get_handler(where), LocalHandler):
+    stores = optional("papermill.iorw")
+    if isinstance(stores.papermill_io.get_handler(where), stores.LocalHandler):
         raise ValueError(f"{where}: papermill knows no store for {where.partition('://')[0]}://")
-    return papermill_io
+    return stores.papermill_io
 
 
 def tags(cell: Mapping) -> list[str]:
