@@ -62,4 +62,4 @@ serve: html  ## compile, then serve the book at port 8000 (stop with Ctrl-C)
 	$(BIN)/python -m http.server 8000 --bind localhost --directory _build/html
 
 clean:  ## remove what is built; .venv and cached models stay
-	rm -rf _build book/generated .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf _build build book/generated .pytest_cache .ruff_cache .hypothesis *.egg-info
