@@ -13,6 +13,7 @@ from docutils.core import publish_doctree
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = {"root": "index", "parts": [{"chapters": [{"file": "notebooks/one", "sections": [{"file": "book/two"}]}]}]}
+POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'">"""
 WORDS = "<p>" + "word " * 70 + "</p>"
 
 
@@ -37,13 +38,13 @@ def site(tmp_path):
     (tmp_path / "_images/plot.png").write_bytes(b"png")
     (tmp_path / "_static/style.css").write_text("body { background: url(plot.png) } /* url(https://a.example/x) */")
     (tmp_path / "index.html").write_text(
-        f'<link rel="stylesheet" href="_static/style.css"><link rel="canonical" href="https://a.example/">{WORDS}'
+        f'{POLICY}<link rel="stylesheet" href="_static/style.css"><link rel="canonical" href="https://a.example/">{WORDS}'
         '<a href="notebooks/one.html#here">one</a> <a href="https://a.example/">elsewhere</a>'
     )
     (tmp_path / "notebooks/one.html").write_text(
-        f'<h1 id="here">One</h1>{WORDS}<img src="../_images/plot.png" alt="A plot">'
+        f'{POLICY}<h1 id="here">One</h1>{WORDS}<img src="../_images/plot.png" alt="A plot">'
     )
-    (tmp_path / "book/two.html").write_text(WORDS)
+    (tmp_path / "book/two.html").write_text(POLICY + WORDS)
     return tmp_path
 
 
@@ -80,6 +81,8 @@ def test_missing_empty_and_figureless_pages_are_seen(site):
     (site / "book/two.html").write_text("<p>short</p>")
     (site / "notebooks/one.html").write_text('<h1 id="here">One</h1>' + WORDS)
     assert "two.html says almost nothing" in failures(site) and "one.html shows no figure" in failures(site)
+    (site / "book/two.html").write_text(WORDS)
+    assert "two.html has no policy" in failures(site)
     (site / "book/two.html").unlink()
     assert "two.html is missing" in failures(site)
 
@@ -219,6 +222,28 @@ def test_docstrings_of_the_library_are_valid_pages():
 
 
 # --- the rest of the extension
+
+
+def test_a_page_gets_a_policy_that_knows_its_scripts():
+    """The digest of `1` as `printf 1 | sha256sum` gives it, in base 64."""
+    head = '<html><head><meta charset="utf-8"/><script>1</script><script src="a.js"></script>'
+    page = book_site.with_policy(f'{head}<script type="x">1</script><script></script></head>')
+    found = check_site.Page(page)
+    assert "script-src 'self' 'sha256-a4ayc/80/OGda4BO/1o/V0etpOqiLx1JwB5S3beHW0s='; " in found.policy
+    assert found.policy.count("sha256") == 1 and "://" not in found.policy
+    assert page.index("Content-Security-Policy") < page.index("<script>") and "unsafe-eval" not in found.policy
+
+
+def test_every_built_page_gets_a_policy_once(tmp_path):
+    (tmp_path / "_static").mkdir()
+    for name in ("page.html", "_static/template.html"):
+        (tmp_path / name).write_text('<meta charset="utf-8"><p>text')
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
+    book_site.forbid_other_hosts(app, None)
+    once = (tmp_path / "page.html").read_text()
+    book_site.forbid_other_hosts(app, None)
+    assert (tmp_path / "page.html").read_text() == once and once.count("Content-Security-Policy") == 1
+    assert "Security" not in (tmp_path / "_static/template.html").read_text()
 
 
 def test_mathematics_comes_from_an_installed_package(tmp_path):

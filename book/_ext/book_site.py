@@ -1,9 +1,12 @@
-"""What the book needs beyond jupyter-book: offline mathematics, its own address, and pages of the library.
+"""What the book needs beyond jupyter-book: offline mathematics, its own address, pages of the library, and a policy
+that keeps every page from asking another host.
 
 The pages under `book/api` name modules in a comment, `% modules: unlearnlib.audit.*`; each module of the package is
 described on the page with the longest pattern that fits it, so a new module needs no new page.
 """
 
+import base64
+import hashlib
 import inspect
 import os
 import pkgutil
@@ -17,6 +20,12 @@ from pathlib import Path
 CODE = re.compile(r"(``.+?``|`.+?`)")
 ITEM = re.compile(r"(- |\d+\. )")
 COLUMN = re.compile(r"(\S+(?: \S+)?) {2,}(\S.*)")
+SCRIPT = re.compile(r"<script(?P<attributes>[^>]*)>(?P<code>.*?)</script>", re.DOTALL | re.IGNORECASE)
+CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
+POLICY = (
+    "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'"
+)
 MARK = re.compile(r"^% modules: (.+)$", re.MULTILINE)
 
 
@@ -30,6 +39,28 @@ def copy_mathjax(app) -> None:
     shutil.copy2(source / "tex-chtml-full.js", target)
     fonts = "output/chtml/fonts/woff-v2"
     shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
+
+
+def with_policy(page: str) -> str:
+    """A page with a content security policy: files of its own host, and the scripts that stand in it today, no others.
+
+    Styles may stand in the page, because the typesetting of mathematics writes them.
+    """
+    written = [m["code"] for m in SCRIPT.finditer(page) if not re.search(r"\bsrc\s*=", m["attributes"])]
+    digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in written if code.strip()]
+    policy = POLICY.format(hashes="".join(f" 'sha256-{digest}'" for digest in dict.fromkeys(digests)))
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
+    return CHARSET.sub(lambda charset: f"{charset[0]}\n    {meta}", page, count=1)
+
+
+def forbid_other_hosts(app, exception) -> None:
+    """Give every page that was built its policy; those that were built before have theirs."""
+    if exception is not None or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        if "_static" not in path.parts and "Content-Security-Policy" not in page:
+            path.write_text(with_policy(page), encoding="utf-8")
 
 
 def set_address(app, config) -> None:
@@ -140,5 +171,6 @@ def setup(app):
     app.connect("config-inited", set_address)
     app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", describe_modules)
+    app.connect("build-finished", forbid_other_hosts)
     app.connect("autodoc-process-docstring", process_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
