@@ -14,13 +14,13 @@ import re
 import shutil
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 
 CODE = re.compile(r"(``.+?``|`.+?`)")
 ITEM = re.compile(r"(- |\d+\. )")
 COLUMN = re.compile(r"(\S+(?: \S+)?) {2,}(\S.*)")
-SCRIPT = re.compile(r"<script(?P<attributes>[^>]*)>(?P<code>.*?)</script>", re.DOTALL | re.IGNORECASE)
 CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
 POLICY = (
     "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -41,14 +41,43 @@ def copy_mathjax(app) -> None:
     shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
 
 
-def with_policy(page: str) -> str:
-    """A page with a content security policy: files of its own host, and the scripts that stand in it today, no others.
+class _Scripts(HTMLParser):
+    """The scripts that stand in a page, those of its buttons' handlers (onclick="...") among them."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.scripts: list[str] = []
+        self.handlers: list[str] = []
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.handlers += [code for name, code in attrs if name.startswith("on") and code]
+        if tag == "script" and not any(name == "src" for name, _ in attrs):
+            self.scripts.append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag != "script"
+
+    def handle_data(self, data):
+        if self.inside:  # may come in pieces
+            self.scripts[-1] += data
+
+
+def with_policy(page: str, handlers: Collection[str] = ()) -> str:
+    """A page with a content security policy: files of its own host, and the scripts that stand in it now, no others.
+
+    handlers    of the other pages: a search reads those
 
     Styles may stand in the page, because the typesetting of mathematics writes them.
     """
-    written = [m["code"] for m in SCRIPT.finditer(page) if not re.search(r"\bsrc\s*=", m["attributes"])]
-    digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in written if code.strip()]
-    policy = POLICY.format(hashes="".join(f" 'sha256-{digest}'" for digest in dict.fromkeys(digests)))
+    found = _Scripts(page)
+    known = [*found.scripts, *found.handlers, *handlers]
+    digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in known]
+    allowed = ["unsafe-hashes"] if found.handlers or handlers else []
+    allowed += [f"sha256-{digest}" for digest in digests]
+    policy = POLICY.format(hashes="".join(f" '{source}'" for source in dict.fromkeys(allowed)))
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
     return CHARSET.sub(lambda charset: f"{charset[0]}\n    {meta}", page, count=1)
 
@@ -57,10 +86,12 @@ def forbid_other_hosts(app, exception) -> None:
     """Give every page that was built its policy; those that were built before have theirs."""
     if exception is not None or app.builder.format != "html":
         return
-    for path in Path(app.outdir).rglob("*.html"):
-        page = path.read_text(encoding="utf-8")
-        if "_static" not in path.parts and "Content-Security-Policy" not in page:
-            path.write_text(with_policy(page), encoding="utf-8")
+    built = sorted(path for path in Path(app.outdir).rglob("*.html") if "_static" not in path.parts)
+    pages = {path: path.read_text(encoding="utf-8") for path in built}
+    handlers = sorted({code for page in pages.values() for code in _Scripts(page).handlers})
+    for path, page in pages.items():
+        if "Content-Security-Policy" not in page:
+            path.write_text(with_policy(page, handlers), encoding="utf-8")
 
 
 def set_address(app, config) -> None:
