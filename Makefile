@@ -12,26 +12,26 @@ PARALLEL := -n $(JOBS) --dist loadfile
 NBVAL := --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with tests/nbval-sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help book html test lint coverage bench serve clean
+.PHONY: help book html test lint coverage bench gpu lock serve clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 book: $(READY)  ## re-execute every chapter in place, then compile the book (about 13 minutes on two cores)
 	rm -rf _build
-	UNLEARN_CACHE=$(CURDIR)/_build/models $(BIN)/python -m unlearnlib.runner run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
+	UNLEARN_CACHE=$(CURDIR)/_build/models $(BIN)/unlearn run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
 	@$(MAKE) --no-print-directory html
 
 html: $(READY)  ## compile the book from the committed outputs, without executing anything (under a minute)
 	rm -rf _build
-	$(BIN)/python -m unlearnlib.pages
+	$(BIN)/unlearn pages
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 lint: $(READY)  ## ruff on code and notebooks (seconds)
@@ -49,8 +49,17 @@ coverage: $(READY)  ## unit tests with line and branch coverage (a few minutes)
 bench: $(READY)  ## timings against peers, as ratios within one run (about 10 minutes; wants a quiet machine)
 	$(BIN)/python benchmarks
 
+gpu: $(READY)  ## what needs an accelerator: its test cases, and its rows of the benchmarks
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.accelerator.is_available())'; then \
+	  $(BIN)/python -m pytest tests -m accelerator && \
+	  UNLEARN_FAST=1 $(BIN)/python benchmarks accelerator --output book/benchmarks/accelerator.json; \
+	else echo "no accelerator on this machine: nothing was run"; fi
+
+lock: $(READY)  ## write requirements.lock anew from requirements.txt (needs a package index)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --prerelease disallow --generate-hashes --no-header requirements.txt -o requirements.lock
+
 serve: html  ## compile, then serve the book at port 8000 (stop with Ctrl-C)
 	$(BIN)/python -m http.server 8000 --bind localhost --directory _build/html
 
 clean:  ## remove what is built; .venv and cached models stay
-	rm -rf _build book/generated .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf _build build book/generated .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -18,8 +18,17 @@ import torch
 
 torch.set_num_threads(1)
 
+import pytest
 from hypothesis import settings
 
 # The same examples in every run: a failure found once is found again.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """`-m accelerator` selects the cases whose `device` is not the CPU (see cases.py)."""
+    for item in items:
+        params = getattr(item, "callspec", None).params.values() if hasattr(item, "callspec") else ()
+        if any(str(getattr(value, "device", "cpu")) not in ("cpu", "None") for value in params):
+            item.add_marker(pytest.mark.accelerator)

@@ -81,3 +81,17 @@ def test_a_script_runs_in_a_process_of_its_own_with_one_thread(bench, tmp_path, 
     assert bench.measured("tiny", 5) == [{"script": "tiny", "name": "1", "ratio": 5, "low": 1, "high": 1, "goal": 1}]
     with pytest.raises(RuntimeError, match="tiny: ArithmeticError: nine"):
         bench.measured("tiny", 9)
+
+
+def test_the_rows_of_an_accelerator_are_made_where_one_is(monkeypatch):
+    """On the processor in its place: the work is done, and both ratios are near one."""
+    import torch
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    spec = importlib.util.spec_from_file_location("bench_accelerator", FOLDER / "accelerator.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    made = script.rows(torch.device("cpu"), 1, n=256, count=2)
+    assert len(made) == 2 and all(0.1 < r["ratio"] < 10 for r in made)
+    if not torch.accelerator.is_available():
+        assert script.run(1) == []

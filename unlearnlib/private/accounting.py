@@ -25,6 +25,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import binom
 
+from unlearnlib._extras import optional
 from unlearnlib.private.learner import check_budget, check_choice, check_positive
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
@@ -158,7 +159,7 @@ def group_epsilon(phases: Iterable[Phase], delta: float, size: int) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _mixture_epsilon(phases: tuple[Phase, ...], delta: float, size: int) -> float:
-    from dp_accounting.pld import privacy_loss_distribution as distributions
+    distributions = optional("dp_accounting.pld.privacy_loss_distribution")
 
     grid = max(4e-3, _GRID * size**2)  # losses grow like the square of the group; rounding is upwards
     counts = np.arange(size + 1)
@@ -313,10 +314,8 @@ def _spent(phases: tuple[Phase, ...], delta: float, accountant: str, conversion:
 
 
 def _pld(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str]:
-    from dp_accounting import dp_event
-    from dp_accounting.pld import PLDAccountant
-
-    accountant = PLDAccountant(value_discretization_interval=_GRID)
+    dp_event = optional("dp_accounting.dp_event")
+    accountant = optional("dp_accounting.pld").PLDAccountant(value_discretization_interval=_GRID)
     for p in phases:
         gaussian = dp_event.GaussianDpEvent(p.noise_multiplier)
         step = gaussian if p.sample_rate == 1 else dp_event.PoissonSampledDpEvent(p.sample_rate, gaussian)
@@ -325,16 +324,13 @@ def _pld(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str
 
 
 def _prv(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str]:
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
+    accountant = optional("opacus.accountants").PRVAccountant()
     accountant.history = [(p.noise_multiplier, p.sample_rate, p.steps) for p in phases]
     return accountant.get_epsilon(delta), "privacy random variables, upper bound within 0.01"
 
 
 def _rdp(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str]:
-    from opacus.accountants.analysis.rdp import compute_rdp
-
+    compute_rdp = optional("opacus.accountants.analysis.rdp").compute_rdp
     curve = sum(
         compute_rdp(q=p.sample_rate, noise_multiplier=p.noise_multiplier, steps=p.steps, orders=list(ORDERS))
         for p in phases

@@ -11,6 +11,7 @@ import sys
 import threading
 
 MARK = "@run "
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def say(**message: object) -> None:
@@ -20,11 +21,31 @@ def say(**message: object) -> None:
 def stop_with_the_runner() -> None:
     """The runner holds the other end of stdin; when it closes, by its will or its death, so does this run."""
     sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stop_once(number, frame) -> None:
+    """End the run, and its kernel in order: a second Ctrl-C would tear that apart."""
+    for other in ENDING:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def in_words(error: Exception, seconds: float | None) -> str:
+    """What ended a run, in one line: the kind of the error and the last line of it that says something."""
+    kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    if kind == "CellTimeoutError":
+        return f"the cell took longer than its limit of {seconds} s"
+    lines = [line.strip() for line in text.splitlines() if any(map(str.isalnum, line))]
+    last = lines[-1] if lines else ""
+    shown = last if len(last) <= 500 else f"{last[:500]}... ({len(last)} characters)"
+    return f"{kind}: {shown}" if shown else kind
 
 
 def main(path: str) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and a shell's background jobs, ignore one
+            signal.signal(number, stop_once)
     threading.Thread(target=stop_with_the_runner, daemon=True).start()
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
@@ -64,9 +85,7 @@ def main(path: str) -> None:
             execution_timeout=job["timeout"],
         )
     except Exception as error:  # whatever ends a run is reported to the runner, which names the page
-        kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-        lines = text.strip().splitlines()
-        say(**place, failed=f"{kind}: {lines[-1].strip()}" if lines else kind)
+        say(**place, failed=in_words(error, job["timeout"]))
     else:
         spent = os.times()  # the kernel has ended and counts as a child
         say(**place, failed=None, cpu=spent.user + spent.system + spent.children_user + spent.children_system)

@@ -11,6 +11,7 @@ All output is static, free of times and machine paths, and the same for every ru
 
 import hashlib
 import html
+import logging
 import os
 import platform
 import re
@@ -21,15 +22,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearnlib.publishing import parameters, provenance
+from unlearnlib._extras import optional
+from unlearnlib.publishing import parameters
 from unlearnlib.publishing.tables import estimate, render
+from unlearnlib.store import digests
 
 __all__ = ["PINS", "begin", "claim", "estimate", "pin_numerics", "record", "reproduce", "table"]
 
 # With one thread these give the same bits on every x86-64 CPU that has AVX2.
 PINS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-FAST, OUTPUT, RECORDS = "UNLEARN_FAST", "UNLEARN_OUTPUT", "UNLEARN_RECORDS"  # set by the runner
+# set by the runner
+FAST, OUTPUT, RECORDS, NOTES = "UNLEARN_FAST", "UNLEARN_OUTPUT", "UNLEARN_RECORDS", "UNLEARN_NOTES"
+EXECUTORS = "PAPERMILL_"  # what `papermill --inject-paths` adds to the parameters
 _VERDICTS = {True: "holds", False: "fails", None: "open"}
 
 
@@ -58,6 +63,7 @@ def pin_numerics(fast: bool | None = None) -> None:
     if shell and getattr(shell, "kernel", None):
         _set_image_format(shell)
         _watch(shell)
+    _warn_outside_the_page()
     if os.environ.get(FAST) == "1" if fast is None else fast:
         _page.mode = "fast"
         return
@@ -75,12 +81,17 @@ def pin_numerics(fast: bool | None = None) -> None:
     _page.mode = "pinned"
 
 
+def _warn_outside_the_page() -> None:
+    """What the library warns of, such as a full disk, is the machine's and not the page's: the runner tells it."""
+    library = logging.getLogger("unlearnlib")
+    if os.environ.get(NOTES) and not any(isinstance(h, logging.FileHandler) for h in library.handlers):
+        library.addHandler(logging.FileHandler(os.environ[NOTES], encoding="utf-8", delay=True))
+
+
 def _set_image_format(shell) -> None:
     """Figures as PNG, whatever MPLBACKEND says, and without the version of the drawing library in their bytes."""
     shell.enable_matplotlib("inline")
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-    set_matplotlib_formats("png", metadata={"Software": None})
+    optional("matplotlib_inline.backend_inline").set_matplotlib_formats("png", metadata={"Software": None})
 
 
 def _watch(shell) -> None:
@@ -127,7 +138,8 @@ def begin(chapter: str) -> None:
     defaults = parameters.declared(history[place])
     following = history[place + 1] if place + 1 < len(history) else ""
     for name in parameters.names_in(following) if following.startswith(parameters.INJECTED) else []:
-        parameters.check_name(name, defaults)
+        if not name.startswith(EXECUTORS):
+            parameters.check_name(name, defaults)
     given = {name: shell.user_ns[name] for name in defaults if name in shell.user_ns}
     _page.defaults, _page.values = defaults, parameters.check(defaults, given)
 
@@ -214,7 +226,7 @@ def reproduce(datasets: Sequence = ()) -> None:
     told = {
         "chapter": _page.chapter,
         "parameters": dict(_page.values),
-        "modules": provenance.imported_modules(),
+        "modules": digests.imported_modules(),
         "data": data,
         "mode": _page.mode,
     }
@@ -239,7 +251,7 @@ def commands(source: str, output: str, defaults: Mapping, values: Mapping, fast:
     changed = {name: value for name, value in values.items() if value != defaults[name]}
     arguments = [word for name, value in changed.items() for word in ("-p", name, parameters.spell(value))]
     where = ["--in-place"] if output == source else ["-o", output]
-    call = [".venv/bin/python", "-m", "unlearnlib.runner", "run", source, *arguments, *where]
+    call = [".venv/bin/unlearn", "run", source, *arguments, *where]
     runner = shlex.join([*call, "--fast"] if fast else call)
     # Plain papermill leaves its traces in what it writes, so it is never pointed at the committed page.
     target = f"runs/{Path(source).name}" if output == source else output
@@ -257,7 +269,7 @@ def is_seed(name: str) -> bool:
 def _facts(data: Mapping[str, str]) -> list[tuple[str, str]]:
     seeds = [f"{name} = {value!r}" for name, value in _page.values.items() if is_seed(name)]
     library = getattr(sys.modules.get("unlearnlib"), "__version__", "source tree")
-    installed = " ".join(f"{name} {version}" for name, version in provenance.versions().items())
+    installed = " ".join(f"{name} {version}" for name, version in digests.versions().items())
     python = ".".join(platform.python_version_tuple()[:2])
     numerics = {
         "pinned": "pinned: one thread, AVX2 (the same bits on any x86-64 CPU with AVX2)",

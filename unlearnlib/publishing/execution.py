@@ -6,7 +6,6 @@ changed is skipped, so a killed run, or a grid of runs, resumes where it stopped
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,11 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearnlib.publishing import _execute, bookkeeping, notebooks, parameters, provenance
+from unlearnlib._commands import one_line
+from unlearnlib.publishing import _execute, bookkeeping, notebooks, parameters, provenance, surroundings
+from unlearnlib.publishing.outputs import PARTIAL, beside, keep, reason, refuse_unwritable
+from unlearnlib.store import digests
 
 # Minutes of the committed pages: CPU time, which a busy machine changes little; the clock's for fast runs. They are
 # kept out of the pages, so that those can be compared.
 TIMINGS = Path("book/timings.json")
+PATIENCE = 20.0  # seconds that stopped runs get to end their kernels
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,12 @@ class Job:
 
     @property
     def target(self) -> str:
-        return self.output or self.notebook
+        return self.notebook if self.output is None else self.output
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """How one job ended: "executed", "skipped" or "failed"; then the code cell, the error and what was kept."""
+    """How one job ended: "executed", "skipped" or "failed"; then the code cell (0: none), the error, what was kept."""
 
     notebook: str
     output: str
@@ -64,6 +68,13 @@ class _Session:
         self.stopped = True
         for process in list(self.processes):
             process.stdin.close()  # tells the process to stop its kernel and end
+        late = threading.Timer(PATIENCE, self._kill)
+        late.daemon = True
+        late.start()
+
+    def _kill(self) -> None:
+        for process in list(self.processes):
+            process.kill()  # its kernel notices and ends too
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,7 @@ def run_notebook(
 
     Raises ValueError, before anything runs, on an unknown parameter (naming the nearest), a value of the wrong
     type, or parameters for a run in place. A cell that raises gives a report with status "failed" and leaves
-    `output` as it was; the partial notebook is kept beside it as NAME.partial.ipynb.
+    `output` as it was; what there is of the page is kept beside it as NAME.partial.ipynb, or where `partial` says.
     """
     job = Job(str(path), None if output is None else str(output), given or {}, fast, force, timeout)
     return run_many([job], say=say)[0]
@@ -99,18 +110,23 @@ def run_notebook(
 def run_many(jobs: Sequence[Job], workers: int = 1, say: Callable[[str], None] = print) -> list[RunReport]:
     """Run jobs, at most `workers` at once, in processes of their own; reports in the order of the jobs.
 
-    All parameters are checked before the first job starts. Raises ValueError if two jobs write to one place.
+    All parameters and outputs are tried before the first job starts: ValueError where one is wrong, cannot be written
+    or is that of another job. What fails later is a report.
     """
     plans = [_planned(job) for job in jobs]
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    targets = [os.path.normpath(job.target) for job in jobs]
-    twice = next((t for t in targets if targets.count(t) > 1), None)
+    places = [_one_place(job.target) for job in jobs]
+    twice = next((job.target for job, place in zip(jobs, places, strict=True) if places.count(place) > 1), None)
     if twice:
         raise ValueError(f"two runs would write {twice}: name the differing parameters, as in -o 'runs/{{seed}}.ipynb'")
+    refuse_unwritable([job.target for job in jobs])
+    trouble = surroundings.cache_trouble()
+    if trouble:
+        say(trouble)
     session = _Session()
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_run, plan, session, say) for plan in plans]
+        futures = [pool.submit(_reported, plan, session, say) for plan in plans]
         try:
             return [future.result() for future in futures]
         except BaseException:
@@ -129,57 +145,110 @@ def defaults_of(notebook: str) -> dict[str, object]:
 
 
 def _planned(job: Job) -> _Plan:
+    name = one_line(job.notebook, 100)
     try:
+        source = notebooks.read(job.notebook)
         values = parameters.check(defaults_of(job.notebook), job.given)
     except ValueError as error:
         text = str(error)
-        raise ValueError(text if text.startswith(job.notebook) else f"{job.notebook}: {text}") from None
-    if job.output is None and job.given:
-        raise ValueError(f"{job.notebook}: a page in place shows its defaults; name an output with -o")
-    if job.output is None and notebooks.is_remote(job.notebook):
-        raise ValueError(f"{job.notebook}: a notebook in a store is not run in place; name an output with -o")
-    if job.output and os.path.normpath(job.output) == os.path.normpath(job.notebook):
-        raise ValueError(f"{job.notebook}: the output would replace the notebook; use --in-place")
-    return _Plan(job, notebooks.ready(notebooks.read(job.notebook)), values)
+        raise ValueError(text if text.startswith(job.notebook) else f"{name}: {text}") from None
+    if job.output is None:
+        if job.given:
+            raise ValueError(f"{name}: a page in place shows its defaults; name an output with -o")
+        if notebooks.is_remote(job.notebook):
+            raise ValueError(f"{name}: a notebook in a store is not run in place; name an output with -o")
+    elif not beside(os.path.basename(job.output), "").strip(". "):
+        raise ValueError(f"{name}: the output {job.output!r} names no file; give a folder or a path to an .ipynb")
+    elif _one_place(job.output) == _one_place(job.notebook):
+        raise ValueError(f"{name}: the output would replace the notebook; use --in-place")
+    elif _is_another_source(job):
+        raise ValueError(f"{name}: the output would replace the notebook {one_line(job.output, 100)}; name another")
+    return _Plan(job, notebooks.ready(source), values)
+
+
+def _one_place(where: str) -> str:
+    """The same text for all spellings of one place."""
+    return where if notebooks.is_remote(where) else os.path.realpath(where)
+
+
+def _is_another_source(job: Job) -> bool:
+    """Whether the output is a notebook of the folder that `job.notebook` is in, and was not made from that."""
+    if notebooks.is_remote(job.output) or notebooks.is_remote(job.notebook) or not os.path.exists(job.output):
+        return False
+    if os.path.dirname(_one_place(job.output)) != os.path.dirname(_one_place(job.notebook)):
+        return False
+    origin = _record(_text(job.output)).get("source")
+    return origin is None or Path(origin).name != Path(job.notebook).name
+
+
+def _text(where: str) -> str | None:
+    """What is at a place, None also where it cannot be read: then it is no earlier result."""
+    try:
+        return notebooks.fetch(where)
+    except (OSError, ValueError):
+        return None
+
+
+def _reported(plan: _Plan, session: _Session, say: Callable[[str], None]) -> RunReport:
+    """The report of a job, whatever becomes of it: one failure must not end the others."""
+    job = plan.job
+    try:
+        return _run(plan, session, say)
+    except Exception as error:  # a full disk, a store, a broken installation
+        say(f"{Path(job.target).stem}: stopped: {reason(error)}")
+        return RunReport(job.notebook, job.target, "failed", error=reason(error))
 
 
 def _run(plan: _Plan, session: _Session, say: Callable[[str], None]) -> RunReport:
     job, started = plan.job, time.monotonic()
     name = Path(job.target).stem
-    old = notebooks.fetch(job.target)
+    old = _text(job.target)
     record = _record(old)
     if not job.force and _unchanged(plan, record, old):
         say(f"{name}: unchanged, skipped")
         return RunReport(job.notebook, job.target, "skipped")
-    modules = provenance.module_digests(provenance.all_modules())
-    with tempfile.TemporaryDirectory(prefix="unlearn-") as scratch:
-        left = Path(scratch) / "output.ipynb"
-        end = _execute_in(Path(scratch), plan, session, lambda text: say(f"{name}: {text}"))
+    modules = digests.module_digests(digests.all_modules())
+    with tempfile.TemporaryDirectory(prefix="unlearn-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        end = _execute_in(scratch, plan, session, lambda text: say(f"{name}: {text}"))
+        for warning in surroundings.notes(scratch):
+            say(f"{name}: {one_line(warning)}")
+        rows, text = _text(str(scratch / "records.csv")), _text(str(scratch / "output.ipynb"))
         if not end["failed"]:
-            page = _page(plan, notebooks.read(left), modules)
             try:
-                _write(job, page, notebooks.fetch(Path(scratch) / "records.csv"))
+                page = _page(plan, notebooks.loads(text), modules)
+                text = notebooks.dumps(page)
+                _write(job, text, rows)
             except Exception as error:  # a store has errors of its own; hours of work must not be lost to one
-                end["failed"] = f"could not write {job.target}: {error}"
-        seconds = time.monotonic() - started
-        if end["failed"]:
-            kept = "" if session.stopped else _keep_partial(job, left)
-            where = f"cell {end['cell']} of {end['cells']}"
-            if not session.stopped:
-                say(f"{name}: FAILED in {where}: {end['failed']}" + (f" (see {kept})" if kept else ""))
-            return RunReport(job.notebook, job.target, "failed", seconds, end["cell"], end["failed"], kept)
-    spent = seconds if job.fast else end["cpu"]
-    _note_minutes(job.target, spent, record.get("fingerprint") != notebooks.stamp(page)["fingerprint"])
+                end |= {"failed": f"could not write {job.target}: {reason(error)}", "cell": 0}
+        else:
+            rows = None  # of a page that did not come to its end
+    seconds = time.monotonic() - started
+    if end["failed"]:
+        return _failed(job, end, "" if session.stopped or text is None else keep(job.target, text, rows), seconds, say)
+    try:
+        spent = seconds if job.fast else end["cpu"]
+        _note_minutes(job.target, spent, record.get("fingerprint") != notebooks.stamp(page)["fingerprint"])
+    except (OSError, ValueError) as error:  # the page is there; only its minutes are not known
+        say(f"{name}: {TIMINGS} could not be written: {reason(error)}")
     say(f"{name}: {end['cells']} cells in {seconds:.1f} s -> {job.target}")
     return RunReport(job.notebook, job.target, "executed", seconds)
 
 
-def _write(job: Job, page: dict, rows: str | None) -> None:
+def _failed(job: Job, end: Mapping, kept: str, seconds: float, say: Callable[[str], None]) -> RunReport:
+    if end["failed"] != INTERRUPTED:
+        where = f" in cell {end['cell']} of {end['cells']}" if end["cell"] else ""
+        say(f"{Path(job.target).stem}: stopped{where}: {end['failed']}")
+    return RunReport(job.notebook, job.target, "failed", seconds, end["cell"], end["failed"], kept)
+
+
+def _write(job: Job, text: str, rows: str | None) -> None:
     if rows is not None and job.output is not None:
         notebooks.put(beside(job.target, ".csv"), rows)
-    notebooks.put(job.target, notebooks.dumps(page))
+    notebooks.put(job.target, text)
     if not notebooks.is_remote(job.target):
-        Path(beside(job.target, ".partial.ipynb")).unlink(missing_ok=True)
+        for old in (PARTIAL, PARTIAL.replace(".ipynb", ".csv")):
+            Path(beside(job.target, old)).unlink(missing_ok=True)
 
 
 def _record(text: str | None) -> dict:
@@ -190,7 +259,9 @@ def _record(text: str | None) -> dict:
 
 
 def _unchanged(plan: _Plan, record: Mapping, text: str | None) -> bool:
-    if not record or record["parameters"] != plan.values or (record["mode"] == "fast") != plan.job.fast:
+    if not {"parameters", "mode", "data"} <= set(record) or record["parameters"] != plan.values:
+        return False
+    if (record["mode"] == "fast") != plan.job.fast:
         return False
     if any(":" in name for name in record["data"]):  # a folder's content is not known without reading it
         return False
@@ -215,25 +286,9 @@ def _shown(where: str) -> str:
     return Path("runs", path.name).as_posix() if ".." in path.parts else path.as_posix()
 
 
-def beside(where: str, suffix: str) -> str:
-    """The file that belongs to a notebook: same place and stem, another suffix."""
-    return re.sub(r"\.ipynb$", "", where) + suffix
-
-
-def _keep_partial(job: Job, partial: Path) -> str:
-    """Copy what a failed run left behind next to its target (to `runs` for a store) and name the copy."""
-    text = notebooks.fetch(partial)
-    if text is None:
-        return ""
-    kept = beside(job.target, ".partial.ipynb")
-    kept = f"runs/{Path(kept).name}" if notebooks.is_remote(kept) else kept
-    notebooks.write_text(kept, text)
-    return kept
-
-
 def _execute_in(scratch: Path, plan: _Plan, session: _Session, say: Callable[[str], None]) -> dict:
     """Run the notebook in a process and follow its progress; returns the last message."""
-    job, last = plan.job, {"cell": 0, "cells": 0, "failed": "interrupted"}
+    job, last = plan.job, {"cell": 0, "cells": 0, "failed": INTERRUPTED}
     if session.stopped:
         return last
     notebooks.write_text(scratch / "input.ipynb", notebooks.dumps(plan.source))
@@ -242,11 +297,12 @@ def _execute_in(scratch: Path, plan: _Plan, session: _Session, say: Callable[[st
     given = {name: plan.values[name] for name in job.given}
     notebooks.write_text(scratch / "job.json", json.dumps({**task, "parameters": given, "timeout": job.timeout}))
     call = [sys.executable, "-P", _execute.__file__, str(scratch / "job.json")]
+    env = surroundings.environment(scratch, job.fast) | {bookkeeping.OUTPUT: _shown(job.target)}
     started = time.monotonic()
     with (
         open(scratch / "log", "w+", encoding="utf-8") as log,
         subprocess.Popen(
-            call, env=_environment(job, scratch), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            call, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
     ):
         session.processes.add(process)
@@ -263,24 +319,8 @@ def _execute_in(scratch: Path, plan: _Plan, session: _Session, say: Callable[[st
         if process.wait() != 0 and not session.stopped:
             log.seek(0)
             lines = log.read().strip().splitlines()
-            last["failed"] = lines[-1] if lines else f"the process ended with code {process.returncode}"
+            last["failed"] = one_line(lines[-1]) if lines else f"the process ended with code {process.returncode}"
     return last
-
-
-def _environment(job: Job, scratch: Path) -> dict[str, str]:
-    """The environment of a run: pinned numerics, the library on the path, no profile of the user's IPython."""
-    inherited = [os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(provenance.PACKAGE.parent), *inherited]),
-        "IPYTHONDIR": str(scratch / "ipython"),  # parallel kernels would wait for one history file
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning on stderr
-        bookkeeping.OUTPUT: _shown(job.target),
-        bookkeeping.RECORDS: str(scratch / "records.csv"),
-    }
-    for name in (bookkeeping.FAST, "MPLBACKEND"):  # the second would keep figures off the page
-        env.pop(name, None)
-    return env | ({bookkeeping.FAST: "1"} if job.fast else {**bookkeeping.PINS, **bookkeeping.ONE_THREAD})
 
 
 _timings = threading.Lock()

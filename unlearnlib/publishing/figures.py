@@ -6,10 +6,11 @@ retrained model blue, its null (retrained with another seed) light blue, unlearn
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
+
+from unlearnlib._extras import optional
+
+mpl, plt, sns = optional("matplotlib"), optional("matplotlib.pyplot"), optional("seaborn")
 
 _PALETTE = sns.color_palette("colorblind")
 COLOURS = {"original": "#707070", "retrain": _PALETTE[0], "retrain, other seed": _PALETTE[9]}

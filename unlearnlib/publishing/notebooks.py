@@ -12,7 +12,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from unlearnlib._commands import one_line
+from unlearnlib._extras import optional
 from unlearnlib.publishing import parameters
+from unlearnlib.store import digests
 
 STALE_NOTE = "stale-note"  # tag of the cell that says that a page is older than its code
 _KEEP_CELL = ("tags", "mystnb", "unlearnlib")
@@ -27,6 +30,8 @@ def loads(text: str) -> dict:
         raise ValueError(f"not a notebook: {error}") from None
     if not isinstance(nb, dict) or nb.get("nbformat") != 4:
         raise ValueError("not a notebook of format 4: convert it with `jupyter nbconvert --to notebook`")
+    if not isinstance(nb.get("cells"), list) or not isinstance(nb.get("metadata"), dict):
+        raise ValueError("not a notebook: it has no cells or no metadata")
     for cell in nb["cells"]:
         cell["source"] = _joined(cell["source"])
         for output in cell.get("outputs", []):
@@ -71,14 +76,14 @@ def read(where: str | Path) -> dict:
     except FileNotFoundError:
         raise ValueError(f"{where}: no such notebook") from None
     except Exception as error:  # every store has errors of its own
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{where}: {one_line(error)}") from None
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a file whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -118,11 +123,10 @@ def put(where: str | Path, text: str) -> None:
 
 
 def _store(where: str):
-    from papermill.iorw import LocalHandler, papermill_io
-
-    if isinstance(papermill_io.get_handler(where), LocalHandler):
+    stores = optional("papermill.iorw")
+    if isinstance(stores.papermill_io.get_handler(where), stores.LocalHandler):
         raise ValueError(f"{where}: papermill knows no store for {where.partition('://')[0]}://")
-    return papermill_io
+    return stores.papermill_io
 
 
 def tags(cell: Mapping) -> list[str]:
@@ -226,7 +230,7 @@ def machine_paths() -> list[tuple[str, str]]:
         (paths["purelib"], "site-packages"),
         (paths["platlib"], "site-packages"),
         (paths["stdlib"], "python"),
-        (str(Path(__file__).resolve().parents[1]), "."),
+        (str(digests.PACKAGE.parent), "."),
         (os.getcwd(), "."),
         (temporary, "TEMP"),
         (os.path.expanduser("~"), "~"),

@@ -9,7 +9,8 @@ import difflib
 import math
 from collections.abc import Mapping
 
-import yaml
+from unlearnlib._commands import one_line
+from unlearnlib._extras import optional
 
 LIMIT = 10
 INJECTED = "# Parameters"  # papermill opens the cell that it injects with this comment
@@ -63,13 +64,18 @@ def names_in(source: str) -> list[str]:
     return [t.id for t in targets if isinstance(t, ast.Name)]
 
 
+def brief(value: object) -> str:
+    """A value as an error quotes it: whole if it is short."""
+    return one_line(repr(value), 100)
+
+
 def check_name(name: str, known: Mapping[str, object]) -> None:
     """Raise ValueError with the nearest valid name if `name` is not known."""
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name[:100], known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         takes = ", ".join(known) if known else "no parameters"
-        raise ValueError(f"unknown parameter {name!r}: {hint}the page takes {takes}")
+        raise ValueError(f"unknown parameter {brief(name)}: {hint}the page takes {takes}")
 
 
 def _fitted(value: object, default: object) -> object:
@@ -101,14 +107,14 @@ def check(defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[s
     for name, value in given.items():
         check_name(name, defaults)
         default = defaults[name]
-        wanted = "a plain literal" if default is None else f"{type(default).__name__} like its default {default!r}"
+        wanted = "a plain literal" if default is None else f"{type(default).__name__} like its default {brief(default)}"
         try:
             if not _is_plain(value):
                 raise TypeError
             _fitted(value, default)
         except TypeError:
-            quote = f"; for the text write {value!r} in quotes" if isinstance(default, str) else ""
-            raise ValueError(f"parameter {name} must be {wanted}, not {value!r}{quote}") from None
+            quote = f"; for the text write {brief(value)} in quotes" if isinstance(default, str) else ""
+            raise ValueError(f"parameter {name} must be {wanted}, not {brief(value)}{quote}") from None
     return {name: _fitted(given[name], default) if name in given else default for name, default in defaults.items()}
 
 
@@ -126,9 +132,10 @@ def parse(text: str, default: object) -> object:
     if text.strip() in ("true", "false") and not isinstance(default, str):
         return text.strip() == "true"
     if isinstance(default, list):
+        yaml = optional("yaml")
         try:
             items = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # 2026-13-01 is no date, [[[[ is no list
             return text
         # YAML 1.1 reads 1e-3 as text; such elements are therefore read again as Python literals.
         return [parse(v, None) if isinstance(v, str) else v for v in items] if isinstance(items, list) else text

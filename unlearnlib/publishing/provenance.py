@@ -127,7 +127,7 @@ def mark(found: State) -> None:
     page = notebooks.read(found.path)
     cells = [c for c in page["cells"] if notebooks.STALE_NOTE not in notebooks.tags(c)]
     if found.reasons:
-        again = notebooks.stamp(page).get("command", f"python -m unlearnlib.runner run {found.path} --in-place")
+        again = notebooks.stamp(page).get("command", f".venv/bin/unlearn run {found.path} --in-place")
         note = f"{_NOTE} ({'; '.join(found.reasons)}). The numbers below are those of the recorded run. `{again}`"
         metadata = {"tags": [notebooks.STALE_NOTE]}
         cells.insert(1, {"cell_type": "markdown", "id": "stale", "metadata": metadata, "source": note})

@@ -1,14 +1,4 @@
-"""The only executor of notebooks: run pages, run grids of them, and say which are stale or may not be committed.
-
-    python -m unlearnlib.runner run notebooks/*.ipynb --in-place            the committed pages, at their defaults
-    python -m unlearnlib.runner run notebooks/dose.ipynb -p seed 3 -o runs/dose.ipynb
-    python -m unlearnlib.runner grid notebooks/dose.ipynb -g dataset mnist cifar10 -g seed 0 1 \
-        -o 'runs/dose/{dataset}-s{seed}.ipynb' --jobs 2
-    python -m unlearnlib.runner status [--mark]                             fresh or stale, and why
-    python -m unlearnlib.runner check                                       what may not be committed
-
-Exit status: 0 all well, 1 a run failed or a page is not as it should be, 2 a wrong request, 130 interrupted.
-"""
+"""The only executor of notebooks: the commands `unlearn run`, `grid`, `status`, `check` and `pages`."""
 
 import argparse
 import os
@@ -16,11 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unlearnlib._commands import Parser, carried_out, one_line
+from unlearnlib._extras import optional
 from unlearnlib.publishing import bookkeeping, notebooks, parameters, provenance
 from unlearnlib.publishing.execution import Job, RunReport, committed, defaults_of, run_many, run_notebook
 from unlearnlib.publishing.sweeps import grid, target_of
 
-__all__ = ["Job", "RunReport", "grid", "main", "run_many", "run_notebook"]
+__all__ = ["Job", "RunReport", "command", "grid", "main", "run_many", "run_notebook"]
 
 
 def _pages(paths: Sequence[str]) -> list[Path]:
@@ -31,18 +23,20 @@ def _pages(paths: Sequence[str]) -> list[Path]:
 
 
 def _cli_run(args: argparse.Namespace) -> int:
+    optional("papermill")
     if (args.output is None) != args.in_place:
         raise ValueError("say where the result goes: either -o OUTPUT or --in-place")
     jobs = []
     for notebook in args.notebooks:
         defaults = defaults_of(notebook)
         given = _given(defaults, args.parameter)
-        output = args.output and target_of(args.output, notebook, parameters.check(defaults, given))
+        output = None if args.in_place else target_of(args.output, notebook, parameters.check(defaults, given))
         jobs.append(Job(notebook, output, given, args.fast, args.force, args.timeout))
     return _outcome(run_many(jobs, args.jobs))
 
 
 def _cli_grid(args: argparse.Namespace) -> int:
+    optional("papermill")
     defaults = defaults_of(args.notebook)
     axes = {}
     for name, *values in args.grid:
@@ -71,7 +65,9 @@ def _once(name: str, before: Mapping[str, object]) -> None:
 def _outcome(reports: Sequence[RunReport]) -> int:
     failed = [r for r in reports if r.status == "failed"]
     for report in failed:
-        print(f"failed: {report.notebook}, cell {report.cell}: {report.error}; partial notebook: {report.partial}")
+        where = f", cell {report.cell}" if report.cell else ""
+        kept = f"; what there is of the page: {report.partial}" if report.partial else ""
+        print(f"failed: {one_line(report.notebook, 100)}{where}: {report.error}{kept}")
     return 1 if failed else 0
 
 
@@ -100,45 +96,153 @@ def _cli_check(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m unlearnlib.runner", description=__doc__.partition("\n")[0])
-    commands = parser.add_subparsers(required=True, metavar="run | grid | status | check")
-    running = argparse.ArgumentParser(add_help=False)
-    running.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    running.add_argument("--jobs", type=int, default=1, help="notebooks at once")
-    running.add_argument("--fast", action="store_true", default=os.environ.get(bookkeeping.FAST) == "1")
-    running.add_argument("--force", action="store_true", help="run even if nothing has changed")
-    running.add_argument("--timeout", type=int, metavar="SECONDS", help="limit of one cell")
-    run = commands.add_parser("run", parents=[running], help="execute notebooks")
-    run.add_argument("notebooks", nargs="+")
-    run.add_argument("-o", "--output", help="folder, or path with {parameter} fields")
-    run.add_argument("--in-place", action="store_true")
-    run.set_defaults(call=_cli_run)
-    many = commands.add_parser("grid", parents=[running], help="execute one notebook for a grid of parameters")
-    many.add_argument("notebook")
-    many.add_argument("-g", "--grid", nargs="+", action="append", required=True, metavar="NAME VALUE")
-    many.add_argument("-o", "--output", required=True, help="path with {parameter} fields")
-    many.set_defaults(call=_cli_grid)
-    status = commands.add_parser("status", help="is each page fresh or stale; fails if a stale page does not say so")
-    status.add_argument("--mark", action="store_true", help="make stale pages say so, and fresh ones not")
-    status.add_argument("--data", action="store_true", help="also load the data and compare checksums")
-    check = commands.add_parser("check", help="what may not be committed")
-    for command, call in ((status, _cli_status), (check, _cli_check)):
-        command.add_argument("notebooks", nargs="*")
-        command.set_defaults(call=call)
+def _cli_pages(args: argparse.Namespace) -> int:
+    from unlearnlib.publishing import pages  # imports every method for its card
+
+    for written in pages.generate(args.folder or pages.FOLDER):
+        print(written)
+    return 0
+
+
+_RUN = """\
+examples:
+  unlearn run notebooks/*.ipynb --in-place --jobs 2
+      execute the committed pages anew, at their defaults
+  unlearn run notebooks/01-what-is-forgetting.ipynb -p dataset mnist -p unlearning_lr 1e-3 -o runs/
+      write runs/01-what-is-forgetting.ipynb with two parameters changed
+  unlearn run notebooks/08-dose-control.ipynb -p forget class:3 -o 'runs/{dataset}-{forget}.ipynb'
+      fields in braces are parameters of the page; a store such as s3://bucket/{lr}.ipynb is written as well
+"""
+_GRID = """\
+examples:
+  unlearn grid notebooks/08-dose-control.ipynb -g dataset digits mnist5k -g lr .02 .05 \\
+      -o 'runs/dose/{dataset}-{lr}.ipynb' --jobs 2
+  unlearn grid notebooks/08-dose-control.ipynb -g alpha .6 .9 -p seeds "[0, 1]" -o 'runs/{alpha}.ipynb'
+
+What the runs record is collected in runs/dose/08-dose-control-records.csv.
+"""
+_RULES = """
+A parameter is a Python or YAML literal of the type of its default: 3, -1e-05, true, [mnist, cifar10],
+random:0.1; the text 5 is written '"5"'. Unknown names and wrong types are refused before anything runs, and so is
+an output that cannot be written. A page that is there and whose code, parameters and versions are unchanged is skipped, so
+the same command goes on after an interruption.
+
+exit status: 0 all pages are there, 1 a run failed (what there is of its page is kept as NAME.partial.ipynb),
+2 a wrong request, 130 interrupted, 143 terminated
+"""
+_STATUS = """\
+examples:
+  unlearn status                        all pages of notebooks/ and book/benchmarks/
+  unlearn status --mark                 stale pages get a note below their title, fresh ones lose it
+  unlearn status --data notebooks/02-measuring-forgetting.ipynb
+
+A page is stale when its cells, its parameters, a library module that it imported or the versions of numpy and torch
+are no longer those of the run that made it; with --data also when a data set's checksum has changed.
+
+exit status: 0 every stale page says so and no fresh one does, 1 otherwise, 2 a wrong request
+"""
+_CHECK = """\
+examples:
+  unlearn check                         all pages of notebooks/ and book/benchmarks/
+  unlearn check notebooks/02-measuring-forgetting.ipynb
+
+Lists what may not be committed: cells out of order, errors, warnings, widgets, absolute paths, numerics that are not
+pinned, a page without claims, or one that another program executed.
+
+exit status: 0 nothing, 1 something, 2 a wrong request
+"""
+_PAGES = """\
+examples:
+  unlearn pages                         write book/generated/: claims, status, methods, tables of what was measured
+
+A file whose text has not changed is not touched.
+
+exit status: 0 written, 2 a wrong request
+"""
+
+
+def _parser(name: str) -> Parser:
+    made = {"run": _run_parser, "grid": _grid_parser, "status": _status_parser, "check": _check_parser}
+    return made.get(name, _pages_parser)(f"unlearn {name}")
+
+
+def _run_parser(prog: str) -> Parser:
+    about = "Execute notebooks in processes of their own, and write clean pages that say what made them."
+    parser = Parser(prog=prog, description=about, epilog=_RUN + _RULES)
+    parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK")
+    parser.add_argument("-o", "--output", help="folder, or path with {parameter} fields")
+    parser.add_argument("--in-place", action="store_true", help="write the pages where they are, at their defaults")
+    parser.set_defaults(call=_cli_run)
+    return _running(parser)
+
+
+def _grid_parser(prog: str) -> Parser:
+    about = "Execute one notebook for every combination of parameter values."
+    parser = Parser(prog=prog, description=about, epilog=_GRID + _RULES)
+    parser.add_argument("notebook", metavar="NOTEBOOK")
+    values = {"nargs": "+", "action": "append", "required": True, "metavar": ("NAME", "VALUE")}
+    parser.add_argument("-g", "--grid", help="a parameter and its values; may be given many times", **values)
+    parser.add_argument("-o", "--output", required=True, help="path with {parameter} fields")
+    parser.set_defaults(call=_cli_grid)
+    return _running(parser)
+
+
+def _running(parser: Parser) -> Parser:
+    pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    parser.add_argument("-p", "--parameter", help="change a parameter; may be given many times", **pair)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once (default 1)")
+    fast = "all threads and instructions instead of reproducible bits; the page says so"
+    parser.add_argument("--fast", action="store_true", default=os.environ.get(bookkeeping.FAST) == "1", help=fast)
+    parser.add_argument("--force", action="store_true", help="run even if nothing has changed")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="limit of one cell")
     return parser
 
 
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text[:12]) < 10**8:
+        raise argparse.ArgumentTypeError(f"{one_line(text, 40)!r} is no whole number of seconds above 0")
+    return int(text)
+
+
+def _status_parser(prog: str) -> Parser:
+    parser = _looking(prog, "Say of each page whether it is fresh or stale, and why.", _STATUS, _cli_status)
+    parser.add_argument("--mark", action="store_true", help="make stale pages say so, and fresh ones not")
+    parser.add_argument("--data", action="store_true", help="also load the data and compare checksums")
+    return parser
+
+
+def _check_parser(prog: str) -> Parser:
+    return _looking(prog, "Say what may not be committed.", _CHECK, _cli_check)
+
+
+def _looking(prog: str, about: str, epilog: str, call) -> Parser:
+    parser = Parser(prog=prog, description=about, epilog=epilog)
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
+    parser.set_defaults(call=call)
+    return parser
+
+
+def _pages_parser(prog: str) -> Parser:
+    about = "Write the pages that the book makes from its committed notebooks."
+    parser = Parser(prog=prog, description=about, epilog=_PAGES)
+    parser.add_argument("--folder", type=Path, help="another folder than book/generated")
+    parser.set_defaults(call=_cli_pages)
+    return parser
+
+
+def command(argv: Sequence[str]) -> int:
+    """Carry out one command: its name, then its arguments. Raises ValueError on a wrong request."""
+    args = _parser(argv[0]).parse_args(argv[1:])
+    return args.call(args)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    try:
-        return args.call(args)
-    except ValueError as error:
-        print(f"runner: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("runner: interrupted, no page was half written", file=sys.stderr)
-        return 130
+    """What `python -m unlearnlib.runner` was: the commands without the program's own help."""
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
+    if name not in ("run", "grid", "status", "check"):
+        print("unlearn: the commands are run, grid, status and check; see unlearn --help", file=sys.stderr)
+        return 0 if name in ("-h", "--help") else 2
+    return carried_out(lambda: command([name, *rest]), "unlearn")
 
 
 if __name__ == "__main__":

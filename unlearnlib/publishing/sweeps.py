@@ -8,17 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from unlearnlib.publishing import notebooks, parameters
-from unlearnlib.publishing.execution import Job, RunReport, beside, defaults_of, run_many
+from unlearnlib.publishing.execution import Job, RunReport, defaults_of, run_many
+from unlearnlib.publishing.outputs import beside, reason
 
 
 def target_of(template: str, notebook: str, values: Mapping[str, object]) -> str:
     """Where a run is written: `template` is a folder, or a path to an .ipynb with {parameter} fields.
 
-    Raises ValueError if a field is no parameter of the page.
+    Raises ValueError if it is empty, or a field is no parameter of the page.
     """
+    if not template.strip():
+        raise ValueError("the output is an empty text: name a folder, or a path to an .ipynb")
     if not template.endswith(".ipynb"):
         return f"{template.rstrip('/')}/{Path(notebook).name}"
-    fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"the output {template!r} has unbalanced braces: {error}") from None
     for name in fields:
         parameters.check_name(name, values)
     # A value such as "class:3" or "folder:/a/b" must not make folders.
@@ -75,5 +81,10 @@ def _collect(notebook: str, output: str, combinations: list[dict], reports: list
     if frames:
         folder = output.partition("{")[0].rpartition("/")[0]
         where = f"{folder or '.'}/{Path(notebook).stem}-records.csv"
-        notebooks.put(where, pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n"))
-        say(f"records of {len(frames)} of {len(reports)} runs -> {where}")
+        table = pd.concat(frames, ignore_index=True).to_csv(index=False, lineterminator="\n")
+        try:
+            notebooks.put(where, table)
+        except Exception as error:  # the pages and their own records are there
+            say(f"records of {len(frames)} of {len(reports)} runs could not be written to {where}: {reason(error)}")
+        else:
+            say(f"records of {len(frames)} of {len(reports)} runs -> {where}")

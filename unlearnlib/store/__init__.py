@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = _faces.face(
         "addresses": "Unkeyable assuming key numerics",
         # where results and downloads are
         "cache": "Entry Store cache remember store using",
-        "places": "home",
+        "places": "home results",
     },
 )

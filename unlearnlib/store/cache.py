@@ -32,6 +32,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from unlearnlib._extras import optional
 from unlearnlib.store import addresses, places
 
 _log = logging.getLogger(__name__)
@@ -265,6 +266,7 @@ def _encoded(value) -> tuple[str, bytes]:
         return "", b""
     file = io.BytesIO()
     if isinstance(value, pd.DataFrame):
+        optional("pyarrow")
         value.to_parquet(file, engine="pyarrow", index=False)
         return ".parquet", file.getvalue()
     if value and all(isinstance(v, Tensor) for v in value.values()):
@@ -282,6 +284,7 @@ def _decoded(suffix: str, payload: bytes):
     if suffix == ".safetensors":
         return safetensors.torch.load(payload)
     if suffix == ".parquet":
+        optional("pyarrow")
         return pd.read_parquet(io.BytesIO(payload), engine="pyarrow")
     if suffix == ".npz":
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
@@ -292,12 +295,7 @@ def _decoded(suffix: str, payload: bytes):
 def folder() -> Path | None:
     """Where the cache is, None where it is switched off."""
     used = _used.get(None)
-    if used is not None:
-        return used
-    named = os.environ.get("UNLEARN_CACHE", "")
-    if named.lower() == "off":
-        return None
-    return Path(named).expanduser() if named else places.home() / "results"
+    return places.results() if used is None else used
 
 
 def store() -> Store | None:

@@ -112,7 +112,7 @@ def all_modules() -> list[str]:
     names = []
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        describes = parts[0] == "publishing" and parts[1] not in ("figures", "tables")
+        describes = parts[0] == "publishing" and parts[1] not in ("figures", "tables") or parts == ("store", "digests")
         lists = parts[-1].startswith("__") or parts[0].startswith("_") or parts == ("methods", "catalogue")
         if not describes and not lists:
             names.append(".".join((PACKAGE.name, *parts)))

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from unlearnlib._extras import optional
 from unlearnlib.audit.batteries.battery import battery, logits_of
 from unlearnlib.audit.batteries.rungs import Logits
 from unlearnlib.audit.verdicts import tidy
@@ -68,6 +69,7 @@ def run(
     A cell that fails gives one row with `valid_flag` false and the reason, and the rest goes on. A method that
     diverges is a result and is kept; any other failure is tried again by the next run.
     """
+    optional("pyarrow")  # the rows are kept as Parquet
     with ExitStack() as context:
         context.enter_context(machines.one_thread())
         if cluster is not None:

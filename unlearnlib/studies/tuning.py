@@ -39,6 +39,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from unlearnlib._extras import optional
 from unlearnlib.approximate.steps import matched_mean
 from unlearnlib.data.examples import Dataset, Split
 from unlearnlib.data.splits import split
@@ -228,8 +229,7 @@ def tuned(
     space = {name: span for name, span in distributions(method).items() if name not in fixed}
     if trials < 1:
         raise ValueError(f"tuning needs at least one trial, not {trials}")
-    import optuna  # slow to import, and needed here alone
-
+    optuna = optional("optuna")  # slow to import, and needed here alone
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -249,12 +249,11 @@ def tuned(
 
 def distributions(method: str) -> dict[str, object]:
     """`Method.search` for optuna: (low, high) of whole or real numbers, uniform, or log-uniform with "log"."""
-    from optuna.distributions import FloatDistribution, IntDistribution
-
     declared = registry.find(method).search
     if not declared:
         raise ValueError(f"{method} declares nothing to search: register it with search={{'lr': (1e-3, 1e-1, 'log')}}")
-    kinds = {int: IntDistribution, float: FloatDistribution}
+    made = optional("optuna.distributions")
+    kinds = {int: made.IntDistribution, float: made.FloatDistribution}
     return {name: kinds[type(low)](low, high, log=bool(log)) for name, (low, high, *log) in declared.items()}
 
 

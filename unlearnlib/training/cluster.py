@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from unlearnlib._extras import optional
+
 ATTEMPTS = 3  # times that a job may lose its worker
 
 
@@ -229,8 +231,7 @@ def _startable(waiting: Sequence[Job], ended: Mapping, lost: Mapping, running: M
 
 
 def _client(address: str):
-    from distributed import Client
-
+    Client = optional("distributed").Client
     try:
         if "://" in address:
             return Client(address, timeout=20, set_as_default=False)
@@ -264,8 +265,7 @@ def _signed(sign: Callable[[], object]) -> object:
 
 
 def _on_cluster(jobs: Sequence[Job], address: str, resources: dict) -> Iterator[tuple[str, object]]:
-    from distributed import as_completed
-
+    as_completed = optional("distributed").as_completed
     with _client(address) as client:
         futures, names = {}, {}
         for number, job in zip(itertools.count(), jobs, strict=False):
