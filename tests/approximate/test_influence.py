@@ -226,14 +226,23 @@ def test_with_ekfac_rescaling_is_the_same_for_a_model_that_it_fits_exactly():
 
 
 def test_influence_on_the_retain_set_is_the_removal_step_of_certified_removal(logistic):
-    """theta + (H_R + lam)^-1 sum_F (grad l + lam theta)/n_R, up to the penalty's share, which has lam theta."""
+    """theta + (H_R + lam)^-1 sum_F (grad l + lam theta) / n_R: one Newton step on the retain set's objective."""
     train, lam, model = logistic
     parts = divided(train, [4, 9])
     made = removed(influence, Influence(damping=lam, curvature_of="retain", solver="dense"), model, parts)
     rows = example_gradients(model, train.pixels(dtype=torch.float64), train.labels)
     matrix = curvature.Curvature(model, parts.retain, "hessian").dense() + lam * torch.eye(12, dtype=torch.float64)
-    expected = weights(model) + torch.linalg.solve(matrix, rows[[4, 9]].sum(0) / 78)
-    assert torch.allclose(weights(made), expected, atol=1e-12)
+    push = (rows[[4, 9]].sum(0) + 2 * lam * weights(model)) / 78
+    assert torch.allclose(weights(made), weights(model) + torch.linalg.solve(matrix, push), atol=1e-12)
+    step = removed(newton, Newton(damping=0.0, l2=lam, solver="dense"), model, parts)
+    assert torch.allclose(weights(made), weights(step), atol=1e-7)  # the original is a minimum to about 1e-8
+    retrained = weights(refit(model, parts.retain, lam))
+    away = [(weights(m) - retrained).norm() for m in (made, model)]
+    assert away[0] < 0.1 * away[1]  # quadratic convergence
+    bare = Influence(damping=lam, curvature_of="retain", solver="dense", l2=0.0)
+    assert (weights(removed(influence, bare, model, parts)) - retrained).norm() > 1.5 * away[0]
+    with pytest.raises(ValueError, match="at most the damping"):
+        Influence(damping=lam, l2=lam)
 
 
 def test_strength_scales_the_step(logistic):

@@ -23,9 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from torch.func import functional_call, grad, vmap
 
-from unlearnlib.approximate.gradients import example_gradients, flat, pixel_batches, trainable
+from unlearnlib.approximate.gradients import example_gradients, flat, pixel_batches, pulled_back, trainable
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 
@@ -93,21 +92,6 @@ def check_size(rows: int, columns: int, advice: str) -> None:
     """Raise ValueError where a table [rows, columns] of gradients would hold more than 2^28 numbers."""
     if rows * columns > _MOST:
         raise ValueError(f"{rows} x {columns} gradients are more than {_MOST} numbers: {advice}")
-
-
-def pulled_back(model: nn.Module, pixels: Tensor, cotangent: Tensor) -> Tensor:
-    """J(x_i)^T v_i of each example, J the derivative of the logits: pixels [B, C, H, W], v [B, classes] -> [B, P].
-
-    With v = p - e_y this is `gradients.example_gradients`.
-    """
-    parameters = {name: p.detach() for name, p in trainable(model).items()}
-
-    def product(values, picture, v):
-        return (functional_call(model, values, (picture[None],))[0] * v).sum()
-
-    with evaluating(model):
-        rows = vmap(grad(product), in_dims=(None, 0, 0))(parameters, pixels, cotangent)
-    return torch.cat([rows[name].flatten(1) for name in parameters], dim=1)
 
 
 def mean_power(model: nn.Module, examples, cotangents: Cotangents, power: int, *, tally: Tally | None = None) -> Tensor:

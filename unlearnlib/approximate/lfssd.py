@@ -4,8 +4,9 @@
 
 in the place of SSD's squared gradients of the loss; selection and dampening are those of `ssd`. Foster et al., Tiny
 Papers at ICLR 2024, arXiv 2402.19308. Limits: the limits of `ssd`; labels have no influence at all. Deviations: the
-mean is one of single examples, as for `ssd`; the defaults are those of `ssd`, while the authors search per request.
-Note that this importance is of first order in the gradient and SSD's of second: the same alpha selects other weights.
+mean is one of single examples, where the released lines average a batch before they take the absolute value. The
+authors publish neither alpha nor lambda; the defaults are those of `ssd`. This importance is of first order in the
+gradient and SSD's of second: the same alpha selects other weights.
 """
 
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from unlearnlib.approximate.fisher import mean_power
-from unlearnlib.approximate.ssd import SSD, dampen
+from unlearnlib.approximate.ssd import Dampening, both_importances, chosen_alpha, dampen
 from unlearnlib.methods.registry import method
 
 
 @dataclass(frozen=True)
-class LFSSD(SSD):
+class LFSSD(Dampening):
     pass
 
 
@@ -36,7 +37,9 @@ def sensitivity(model: nn.Module, examples, tally=None):
     cost="F + R",
     fails="As ssd. Its importance is of first order, so ratios are smaller and a given alpha selects fewer weights.",
     origin="those of ssd",
-    search={"alpha": (0.5, 20.0, "log"), "dampening": (0.01, 1.0, "log")},
+    search={"power": (0.0, 0.9), "dampening": (0.01, 1.0, "log")},
 )
 def lfssd(model, split, config: LFSSD, run) -> nn.Module:
-    return dampen(model, split, config, lambda part: sensitivity(model, part, run.tally))
+    alpha = chosen_alpha(config, len(split.forget_index), len(split.retain_index))
+    pair = both_importances(split, lambda part: sensitivity(model, part, run.tally))
+    return dampen(model, *pair, alpha, config.dampening)

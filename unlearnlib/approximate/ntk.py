@@ -78,10 +78,9 @@ def ntk(model, split, config: NTK, run) -> nn.Module:
     size = sum(p.numel() for p in trainable(model).values())
     check_size(len(train) * classes, size, "ntk is for small models and sets")
     parts = list(pixel_batches(model, train, max(1, min(256, 2**22 // size))))
-    rows = torch.cat([jacobians(model, pixels) for pixels, _ in parts])
+    rows = torch.cat([jacobians(model, pixels, tally=run.tally) for pixels, _ in parts])
     with torch.no_grad(), evaluating(model):
         logits = torch.cat([model(pixels) for pixels, _ in parts])
-    run.tally.gradient_evaluations += len(train) * classes
     residuals = torch.nn.functional.one_hot(train.labels, classes).to(logits) - logits.softmax(1)
     forget = split.is_forget.to(rows.device)
     retained, complete = corrections(rows, residuals, forget, config.damping * len(train))

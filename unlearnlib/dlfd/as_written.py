@@ -136,7 +136,8 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
             if (number + 1) % config.check_every == 0 or number + 1 == steps:
                 monitor.check(model)
             bar.update()
-    model.load_state_dict(monitor.best_state)
+    if steps:
+        model.load_state_dict(monitor.best_state)
     return model
 
 
