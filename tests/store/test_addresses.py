@@ -58,7 +58,8 @@ def test_numerics_tell_pinned_from_fast(monkeypatch):
 
 def test_the_code_of_a_result_is_all_that_its_module_imports():
     loop = addresses.code("unlearnlib.training.loop")
-    expected = ("batches", "loop", "models", "precision", "progress", "recipe", "stacking")
+    expected = ("batches", "doors", "loop", "modes", "networks", "precision", "progress", "recipe", "renewal")
+    expected += ("stacking", "work")
     assert set(loop) == {"unlearnlib.seeding", *(f"unlearnlib.training.{name}" for name in expected)}
     retrain = addresses.code("unlearnlib.methods.registry", "unlearnlib.exact.retrain")
     more = ("methods.records", "methods.registry", "exact.retrain")

@@ -9,18 +9,18 @@ twice. Curvature products differ between networks; their weights below are media
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# One example each. Measured as CPU time over that of a forward pass in eval mode; the range is over the networks of
-# `benchmarks/units.py`, which prints this table again.
+# One example each, beside a forward pass in eval mode. Forward and backward is 3 by definition; the others are medians
+# of CPU times over the five networks of `benchmarks/units.py`, which prints the table again, with their range.
 UNITS: Mapping[str, float] = {
     "forward": 1.0,  # by definition
-    "gradient": 3.0,  # forward and backward
-    "linearise": 4.0,  # a graph that curvature products can be taken from: forward, backward with a graph of its own
-    "jvp": 3.0,  # J v from a kept graph
-    "vjp": 2.0,  # J^T u from a kept graph
-    "hvp": 5.0,  # H v from a kept graph
-    "ggn": 5.0,  # G v from a kept graph: J v, then J^T
-    "example_gradient": 4.0,  # the gradient of each example by itself (vmap)
-    "jacobian_row": 3.0,  # J of each example, for each of its classes (vmap)
+    "gradient": 3.0,  # forward and backward: measured 2.4 (1.8 to 3.1)
+    "linearise": 3.0,  # the graph that products are taken from, forward and a differentiable backward: 2.8 (1.9 to 3.6)
+    "jvp": 3.0,  # J v from a kept graph, by two reverse passes: 2.8 (1.1 to 5.3)
+    "vjp": 1.5,  # J^T u from a kept graph: 1.4 (0.8 to 2.1)
+    "hvp": 4.5,  # H v from a kept graph: 4.3 (2.2 to 7.7)
+    "ggn": 4.5,  # G v from a kept graph, J v and then J^T: 4.2 (2.0 to 7.5)
+    "example_gradient": 4.5,  # the gradient of each example by itself: 4.6 (3.5 to 4.6; 29 in the MLP, by memory)
+    "jacobian_row": 3.0,  # J of each example, each of its rows: 2.8 (2.0 to 3.0; 21 in the MLP, by memory)
 }
 
 

@@ -222,8 +222,8 @@ def test_battery_runs_every_rung_and_changes_no_model():
     expected |= {"SVC efficacy", "calibrated margin", "RMIA", "IAM", "output distance", "ZRF"}
     expected |= {"weight distance", "probe", "relearn", "cost"}
     assert set(rows["audit"]) == expected and list(rows.columns) == list(COLUMNS)
-    assert (rows["forget_kind"] == "random").all() and (rows["cost_frac_retrain"] == 0.1).all()
-    assert pick(rows, "cost", "work / retraining", "all")["value"] == 0.1
+    assert (rows["forget_kind"] == "random").all() and (rows["cost_frac_retrain"] == 350 / 3000).all()
+    assert pick(rows, "cost", "work / retraining", "all")["value"] == 350 / 3000
     assert all(torch.equal(v, before[i][k]) for i, m in enumerate(models) for k, v in m.state_dict().items())
     assert models[0].training and models[0][2].training
     again = battery(models[0], split, oracles=models[1:4], tags={"seed_train": 0}, rungs=("population",))
