@@ -11,9 +11,9 @@ shadow class is drawn as torch draws a new layer; the defaults are ours.
 
 `as_released`, in the published rows: y' may be y where the step crosses no boundary, and the step is made as the
 released attack makes it, which undoes another normalisation than the data have: of z = 2x - 1 it moves u = m + s z,
-with (m, s) of CIFAR's channels, by `step`, clamps u to [0, 1] and rounds it to 1/255. In pixels of x that is about a quarter
-of their range for a step of 0.1. Pictures with another number of channels than three get the means of m and s. The
-shadow class's row is drawn by Xavier's normal law with bias 0, and the first step's forward pass is in eval mode.
+with (m, s) of CIFAR's channels, by `step`, clamps u to [0, 1] and rounds it to 1/255. In pixels of x that is about a
+quarter of their range for a step of 0.1. Pictures with another number of channels than three get the means of m and s.
+The shadow class's row is drawn by Xavier's normal law with bias 0, and the first step's forward pass is in eval mode.
 """
 
 import copy
@@ -27,6 +27,7 @@ from unlearnlib.approximate.steps import HEAVY_BALL, Steps, only_whole_classes, 
 from unlearnlib.data.examples import pixel_limits
 from unlearnlib.methods.registry import Program, method
 from unlearnlib.training import models
+from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import Part
 
 
@@ -159,8 +160,7 @@ def narrowed(model: nn.Module, head: str) -> nn.Module:
 )
 def boundary_expand(model, split, config: BoundaryExpand, run) -> Program:
     only_whole_classes("boundary_expand", split)
-    example = split.forget.pixels([0])
-    head, classes = models.head_name(model, example), _classes(model, example)
+    head, classes = models.head_name(model, split.forget.pixels([0])), check_model(model, split.train)
     layer = model.get_submodule(head)
     uses = [p for _, p in model.named_parameters(remove_duplicate=False) if p is getattr(layer, "weight", None)]
     if not isinstance(layer, nn.Linear) or layer.out_features != classes or len(uses) != 1:
@@ -194,9 +194,3 @@ class _EvalFirst(Part):
         if step == 0:
             for module, training in self._modes:
                 module.training = training
-
-
-@torch.no_grad()
-def _classes(model: nn.Module, example: Tensor) -> int:
-    with models.evaluating(model):
-        return model(example.to(models.device_of(model))).shape[1]

@@ -10,8 +10,8 @@ noise covers all trainable weights alike, and lambda and damping have defaults o
 
 `as_released` is the authors' variance, lambda min(1 / (F + 1e-8), 1e3), at most 1e2 lambda in tensors whose first
 dimension is the number of classes (the last layer's); in matrices and kernels it is averaged over their second
-dimension; it is ten times as large in the last layer and in biases and norms. Where whole classes are forgotten, their rows of the
-last layer become noise of variance 1e-3 about zero, which no Fisher matrix asks for.
+dimension; it is ten times as large in the last layer and in biases and norms. Where whole classes are forgotten, their
+rows of the last layer become noise of variance 1e-3 about zero, which no Fisher matrix asks for.
 """
 
 from dataclasses import dataclass

@@ -70,7 +70,7 @@ def endless(where: Tensor, batch_size: int, rng: torch.Generator, *, keep_last: 
 
 def even(index: Tensor, total: float = 1.0) -> Tensor:
     """Equal weights [B] that sum to `total`."""
-    return torch.full((len(index),), total / len(index))
+    return torch.full((len(index),), total / len(index), dtype=torch.float64)
 
 
 Answer = Callable[[Tensor, Tensor], Tensor]  # a teacher's logits [B, C] and labels [B] -> what it teaches, [B, C]

@@ -191,7 +191,7 @@ def _loss(logits: Tensor, labels: Tensor, batches: Sequence[Batch], recipe: Reci
 
     def stacked(name: str) -> Tensor:
         """A field of the batches side by side; weights that are None are even."""
-        even = torch.full((len(labels),), 1 / len(labels))
+        even = torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
         values = [getattr(b, name) for b in batches]
         return torch.stack([even if v is None else v for v in values], dim=1).to(logits)
 
