@@ -120,7 +120,7 @@ def taken_back(model: nn.Module, record: Record, forget: Tensor) -> nn.Module:
     family="gradient",
     reads="retain",
     paper="graves2021",
-    cost="epochs * R",
+    cost="gradient * epochs * seen(R, batch_size)",
     fails=(
         "Where most batches held a forgotten example, as for a random tenth of the data: then nearly all of "
         "training is taken back. The updates have to be stored in training, one as large as the model for each "

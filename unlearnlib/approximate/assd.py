@@ -52,7 +52,7 @@ def adaptive_alpha(forget: Tensor, retain: Tensor, at: float) -> float:
     family="curvature",
     reads="retain, forget",
     paper="schoepf2024",
-    cost="F + R",
+    cost="gradient * (F + R)",
     fails="As ssd; and it dampens its share of the weights whether or not any matters to the forget set alone.",
     published={"dampening": 1.0, "group_size": 1024},
     origin="the released code for a supply chain's data, the only one released",

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from unlearnlib.approximate.gradients import example_gradients, flat, pixel_batches, pulled_back, trainable
+from unlearnlib.approximate.gradients import count_pulled, example_gradients, flat, pixel_batches, pulled_back, trainable
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 
@@ -119,8 +119,7 @@ def mean_power(model: nn.Module, examples, cotangents: Cotangents, power: int, *
         else:
             sums, several = _by_layer(model, pixels, wanted, power, rules)
             total += flat(sums[name] for name in parameters)
-        if tally is not None:
-            tally.gradient_evaluations += len(pixels) * len(several)
+        count_pulled(tally, len(pixels), len(several))
     return total / len(examples)
 
 

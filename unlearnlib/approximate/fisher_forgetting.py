@@ -65,7 +65,7 @@ def as_released(model: nn.Module, fisher: Tensor, noise: Tensor, strength: float
     family="curvature",
     reads="retain",
     paper="golatkar2020",
-    cost="gradient * C * R",
+    cost="(gradient + vjp * (C - 1)) * R",
     fails=(
         "Where forget and retain set are alike: the noise avoids the weights that matter to both, so it removes little "
         "until it destroys the model. Every dose that erases something costs accuracy on what is kept."

@@ -64,7 +64,7 @@ def mean_gradient(model: nn.Module, examples, *, batch_size: int = 512, tally: T
             loss = F.cross_entropy(model(pixels), labels, reduction="sum") / len(examples)
             total += flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
     if tally is not None:
-        tally.gradient_evaluations += len(examples)
+        tally.count("gradient", len(examples))
     return total
 
 
@@ -83,7 +83,14 @@ def batch_gradients(
             loss = F.cross_entropy(model(pixels if changed is None else changed(pixels)), labels)
             yield flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
         if tally is not None:
-            tally.gradient_evaluations += len(part)
+            tally.count("gradient", len(part))
+
+
+def count_pulled(tally: Tally | None, examples: int, cotangents: int) -> None:
+    """Count a forward pass of so many examples with a backward pass for each of several gradients in the logits."""
+    if tally is not None and cotangents:
+        tally.count("gradient", examples)
+        tally.count("vjp", examples * (cotangents - 1))
 
 
 def example_gradients(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:

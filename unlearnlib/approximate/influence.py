@@ -59,6 +59,17 @@ class Inverse:
         return solve(model, rhs, examples, damping=self.damping + extra, **options, tally=tally).x
 
 
+def solving(n: str) -> str:
+    """The work of `Inverse.solved` over n examples, at most; in the language of `methods.costs`."""
+    products = f"(lambda k: (linearise * (1 if {n} <= 1024 else k) + ggn * k) * ({n}))"
+    return (
+        f"({products}(iterations + (20 if solver == 'lissa' else 0)) if solver in ('cg', 'lissa')"
+        f" else {products}(P + 1) if solver == 'dense' and kind == 'hessian'"
+        f" else {products}(1) + ({n}) * (forward + example_gradient * C if solver == 'dense'"
+        f" else 3 * (gradient + vjp * (C - 1))))"
+    )
+
+
 @dataclass(frozen=True)
 class Influence(Inverse):
     strength: float = 1.0  # of the step; 1 is what the theory says
@@ -89,7 +100,7 @@ class RescaledInfluence(Inverse):
     family="curvature",
     reads="retain, forget",
     paper="koh2017",
-    cost="at most F + 2 * (iterations + 1) * (R + F)",
+    cost=f"at most gradient * F + {solving('R + F')}",
     fails=(
         "For large forget sets, whose members it takes to act independently, and in deep networks as an estimate of "
         "retraining: there it approximates a constrained response, and depends on the damping."
@@ -112,12 +123,16 @@ def influence(model, split, config: Influence, run) -> nn.Module:
     family="curvature",
     reads="retain, forget",
     paper="rubinstein2025",
-    cost="at most 3 * samples * (R + F) + 101 * F",
+    cost=(
+        "at most (R + F) * ((forward + example_gradient * C if kind == 'ggn' else linearise + hvp * P)"
+        " if solver == 'dense' else 3 * (gradient + vjp * ((samples or C) - 1)))"
+        " + F * (2 * gradient + vjp * (C - 1) + example_gradient * C)"
+    ),
     fails=(
         "For groups that act together, such as copies of one example or a whole class: leverages are those of single "
         "examples. In deep networks as influence."
     ),
-    origin="the defaults are ours; the cost is that of kfac and ekfac with at most 100 classes",
+    origin="the defaults are ours",
     search={"damping": (1e-4, 1.0, "log"), "strength": (0.3, 10.0, "log")},
 )
 def rescaled_influence(model, split, config: RescaledInfluence, run) -> nn.Module:
@@ -159,7 +174,7 @@ def released(model: nn.Module, examples, spreads: Tensor, tally: Tally | None = 
             slope = torch.autograd.grad(logits, weights, part, materialize_grads=True)
         total, done = total + torch.cat([s.flatten() for s in slope]), done + len(pixels)
     if tally is not None:
-        tally.gradient_evaluations += len(examples)
+        tally.count("gradient", len(examples))
     return total
 
 

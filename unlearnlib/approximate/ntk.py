@@ -64,7 +64,7 @@ def corrections(rows: Tensor, residuals: Tensor, forget: Tensor, ridge: float) -
     family="curvature",
     reads="retain, forget",
     paper="golatkar2020box",
-    cost="at most 1000 * (F + R)",
+    cost="(forward + example_gradient * C) * (F + R)",
     fails=(
         "For all but small models and sets: it is dense. Where the network is sure of its answers the unscaled step is "
         "far too short, and scaled up it leaves the region in which the network is linear."
@@ -81,6 +81,7 @@ def ntk(model, split, config: NTK, run) -> nn.Module:
     rows = torch.cat([jacobians(model, pixels, tally=run.tally) for pixels, _ in parts])
     with torch.no_grad(), evaluating(model):
         logits = torch.cat([model(pixels) for pixels, _ in parts])
+    run.tally.count("forward", len(train))
     residuals = torch.nn.functional.one_hot(train.labels, classes).to(logits) - logits.softmax(1)
     forget = split.is_forget.to(rows.device)
     retained, complete = corrections(rows, residuals, forget, config.damping * len(train))

@@ -55,7 +55,7 @@ class PBRF:
     family="curvature",
     reads="retain, forget",
     paper="bae2022",
-    cost="at most F + (steps + 30) * (R + F)",
+    cost="at most gradient * (F + (steps + 30) * (R + F)) + forward * (R + F)",
     fails=(
         "As a replacement of retraining: it answers another question, and keeps by design what the original says of "
         "the retain set, what it learnt from the forget set included."
@@ -104,7 +104,7 @@ class Response:
             batches = pixel_batches(model, self._examples, BATCH)
             self._answers = [torch.log_softmax(model(pixels), 1) for pixels, _ in batches]
         if tally is not None:
-            tally.forward_evaluations += len(self._examples)
+            tally.count("forward", len(self._examples))
 
     def away(self, model: nn.Module) -> Tensor:
         """theta - theta_s [P]."""
@@ -121,6 +121,6 @@ class Response:
             value += kept.item()
         away = self.away(model)
         if self._tally is not None:
-            self._tally.gradient_evaluations += len(self._examples)
+            self._tally.count("gradient", len(self._examples))
         value += self._damping / 2 * float(away @ away) - float(self.push @ away)
         return value, slope + self._damping * away - self.push

@@ -106,7 +106,7 @@ def released_order(split) -> Tensor:
     family="curvature",
     reads="retain, forget",
     paper="foster2024",
-    cost="F + R",
+    cost="gradient * (F + R + (F if group_size > 1 else 0))",
     fails=(
         "For random forget sets, whose importance is hardly above that of the training set: few weights are selected, "
         "and lowering alpha damages all classes alike. Networks in which classes share their weights lose accuracy."

@@ -130,7 +130,10 @@ def released_score(forget_losses: Tensor, unseen_losses: Tensor, seed: int) -> f
     family="distribution",
     reads="retain, forget",
     paper="choi2024",
-    cost="at most epochs * R * (1 + noise_steps)",
+    cost=(
+        "at most (lambda b: gradient * epochs * R * (1 + noise_steps) + forward * (2 * epochs * R + 2 * b * noise_steps"
+        " + epochs * steps(R, b, True) * (F + V)))(max(1, min(batch_size, F, R)))"
+    ),
     fails=(
         "Its noise ignores the forget set. Each batch pays a pass over the whole forget and validation sets, and its "
         "score is that of the constant answer where these differ much in size."

@@ -93,7 +93,10 @@ class Dlfd(Descent):
     family="distribution",
     reads="retain, forget",
     paper="choi2024",
-    cost="at most epochs * R * (2 + noise_steps)",
+    cost=(
+        "at most (lambda n: n * (gradient * (2 + noise_steps) * min(R, batch_size) + forward * min(F, batch_size))"
+        " + forward * (n + 1) * (min(F, 512) + min(V, 1024)))(epochs * steps(R, batch_size))"
+    ),
     fails=(
         "Where the perturbation, which descends on the cross-entropy of the label, writes the label onto the picture: "
         "the network then learns to read the perturbation, and accuracy on clean pictures falls to chance."
@@ -131,7 +134,7 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
                     if weight:
                         loss = F.cross_entropy(model(pixels), labels, label_smoothing=recipe.label_smoothing)
                         (weight * loss).backward()
-                        run.tally.gradient_evaluations += len(labels)
+                        run.tally.count("gradient", len(labels))
             optimiser.step()
             if (number + 1) % config.check_every == 0 or number + 1 == steps:
                 monitor.check(model)
@@ -174,7 +177,7 @@ class _Perturbed:
             precision=config.precision,
             **shared,
         )
-        tally.gradient_evaluations += work
+        tally.count("gradient", work)
         return moved
 
     def _features(self) -> Tensor:
@@ -183,5 +186,5 @@ class _Perturbed:
         picked = next(self._forget)
         with torch.no_grad(), models.evaluating(self._model):
             _, features = self._tap(self._split.train.pixels(picked, device=self.device))
-        self._run.tally.forward_evaluations += len(picked)
+        self._run.tally.count("forward", len(picked))
         return features

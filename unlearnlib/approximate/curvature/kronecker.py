@@ -30,7 +30,7 @@ from torch.autograd.graph import get_gradient_edge
 from unlearnlib import seeding
 from unlearnlib.approximate.curvature.products import jacobians
 from unlearnlib.approximate.fisher import answers, fisher_diagonal
-from unlearnlib.approximate.gradients import pixel_batches, shaped, trainable
+from unlearnlib.approximate.gradients import count_pulled, pixel_batches, shaped, trainable
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 
@@ -233,8 +233,7 @@ def _passes(
     """For each batch its layers, with one output gradient for each gradient in the logits that `answering` finds."""
     for pixels, _ in pixel_batches(model, examples, 256):
         count, rows = _batch(model, pixels, layers, answering)
-        if tally is not None:
-            tally.gradient_evaluations += len(pixels) * count
+        count_pulled(tally, len(pixels), count)
         yield rows
 
 

@@ -29,8 +29,8 @@ class Curvature:
     """v -> C v, a map that can be used many times at one theta: what solvers iterate on.
 
     kind         "ggn" (G) or "hessian" (H)
-    batch_size   bounds the memory; where all examples fit into one batch its graph is kept, and products after the
-                 first cost about one gradient instead of two to three
+    batch_size   bounds the memory; where all examples fit into one batch its graph is kept, else every product makes
+                 it anew ("linearise" in the tally)
 
     The weights of the model must not change between products. Raises ValueError on an empty set and an unknown kind.
     """
@@ -50,14 +50,16 @@ class Curvature:
         """C v [P] for v [P]."""
         if v.shape != (self.size,):
             raise ValueError(f"the vector must have shape [{self.size}], one entry a trainable weight, not {v.shape}")
-        single = len(self.examples) <= self._batch_size
-        if self.tally is not None:
-            self.tally.gradient_evaluations += len(self.examples) * (1 if single else 2)
-        if single:
+        self._count("ggn" if self.kind == "ggn" else "hvp", len(self.examples))
+        if len(self.examples) <= self._batch_size:
             if self._kept is None:
                 self._kept = next(self._linearised())
             return self._kept(v)
         return sum(product(v) for product in self._linearised())
+
+    def _count(self, kind: str, examples: int) -> None:
+        if self.tally is not None:
+            self.tally.count(kind, examples)
 
     def on(self, index: Tensor) -> "Curvature":
         """The same matrix of the examples at `index` alone: its mean over random draws is C."""
@@ -74,16 +76,16 @@ class Curvature:
         for pixels, _ in pixel_batches(self.model, self.examples, max(1, 2**22 // self.size)):
             with torch.no_grad(), evaluating(self.model):
                 logits = self.model(pixels)
-            rows = (root(logits).mT @ jacobians(self.model, pixels)).flatten(0, 1)
+            self._count("forward", len(pixels))
+            rows = (root(logits).mT @ jacobians(self.model, pixels, tally=self.tally)).flatten(0, 1)
             total.addmm_(rows.T, rows, alpha=1 / len(self.examples))
-        if self.tally is not None:
-            self.tally.gradient_evaluations += len(self.examples) * logits.shape[1]
         return total
 
     def _linearised(self) -> Iterator[Callable[[Tensor], Tensor]]:
         """One product a batch, each divided by the number of all examples."""
         linearise = self._hessian if self.kind == "hessian" else self._gauss_newton
         for pixels, labels in pixel_batches(self.model, self.examples, self._batch_size):
+            self._count("linearise", len(pixels))
             # the fused attention kernels have no second derivative
             with evaluating(self.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
                 yield linearise(self.model(pixels), labels)
@@ -152,7 +154,7 @@ def jacobians(model: nn.Module, pixels: Tensor, *, tally: Tally | None = None) -
     with sdpa_kernel(SDPBackend.MATH):
         rows = [pulled_back(model, pixels, one.expand(len(pixels), -1)) for one in unit]
     if tally is not None:
-        tally.gradient_evaluations += len(pixels) * len(unit)
+        tally.count("example_gradient", len(pixels) * len(unit))
     return torch.stack(rows, 1)
 
 
