@@ -28,7 +28,7 @@ OPTIONS = {
     "influence": {"iterations": 5},
     "newton": {"iterations": 5},
 }
-# Counted in another unit than it declares until the parts of `dose` count gradients of single examples as what they are.
+# Counted in another unit than declared, until the parts of `dose` count gradients of single examples as such.
 NOT_YET = {"orthograd"}
 
 

@@ -24,7 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from unlearnlib.approximate.gradients import count_pulled, example_gradients, flat, pixel_batches, pulled_back, trainable
+from unlearnlib.approximate.gradients import (
+    count_pulled,
+    example_gradients,
+    flat,
+    pixel_batches,
+    pulled_back,
+    trainable,
+)
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 

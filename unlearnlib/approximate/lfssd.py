@@ -5,8 +5,8 @@
 in the place of SSD's squared gradients of the loss; selection and dampening are those of `ssd`. Foster et al., Tiny
 Papers at ICLR 2024, arXiv 2402.19308. Limits: the limits of `ssd`; labels have no influence at all. Deviations: the
 mean is one of single examples, where the released lines average a batch before they take the absolute value. The
-authors publish neither alpha nor lambda; the defaults are those of `ssd`. This importance is of first order in the
-gradient and SSD's of second: the same alpha selects other weights.
+authors publish neither alpha nor lambda. This importance is of first order in the gradient and SSD's of second, so
+ratios of it are about square roots of SSD's, and the default power of |D| / |F| is half of SSD's.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from unlearnlib.methods.registry import method
 
 @dataclass(frozen=True)
 class LFSSD(Dampening):
-    pass
+    power: float = 0.25  # 0: as much as to the training set; at 1 nothing is selected
 
 
 def sensitivity(model: nn.Module, examples, tally=None):
@@ -36,8 +36,8 @@ def sensitivity(model: nn.Module, examples, tally=None):
     paper="foster2024lossfree",
     cost="gradient * (F + R)",
     fails="As ssd. Its importance is of first order, so ratios are smaller and a given alpha selects fewer weights.",
-    origin="those of ssd",
-    search={"power": (0.0, 0.9), "dampening": (0.01, 1.0, "log")},
+    origin="the defaults are ours; none are published",
+    search={"power": (0.0, 0.5), "dampening": (0.01, 1.0, "log")},
 )
 def lfssd(model, split, config: LFSSD, run) -> nn.Module:
     alpha = chosen_alpha(config, len(split.forget_index), len(split.retain_index))
