@@ -2,7 +2,7 @@
 
 The renderings are plain torch on plain tensors. Only the seams are shared: the orders, draws and teachers that a loop
 is given come from the generators by which the methods draw theirs. The network has batch norm and dropout, in float64,
-so that the two agree to rounding.
+so that the two agree to rounding. One file, although it is long: the loops are read beside one another.
 """
 
 import copy

@@ -234,10 +234,18 @@ class _Unfit(Exception):
     """The layers' rules do not describe this network."""
 
 
-def _by_layer(model: nn.Module, pixels: Tensor, wanted: Callable, power: int, rules: Mapping[str, Callable]):
+def _by_layer(
+    model: nn.Module,
+    pixels: Tensor,
+    wanted: Callable,
+    power: int,
+    rules: Mapping[str, Callable],
+    first_alone: bool = False,
+):
     """sum |J^T v|^power over a batch and all v of wanted(logits), by parameter name; and the v.
 
-    Raises _Unfit where a layer is not run exactly once.
+    Raises _Unfit where a layer is not run exactly once, and, where only the first example has v (`first_alone`), where
+    another row of a layer's output takes part: its first dimension is no batch.
     """
     seen: dict[str, tuple] = {}
 
@@ -262,6 +270,8 @@ def _by_layer(model: nn.Module, pixels: Tensor, wanted: Callable, power: int, ru
         raise _Unfit("a layer was not run")
     several, edges = wanted(logits.detach()), [edge for _, edge in seen.values()]
     slopes = [torch.autograd.grad(logits, edges, v, retain_graph=v is not several[-1]) for v in several]
+    if first_alone and any(len(g) != len(pixels) or g[1:].any() for gs in slopes for g in gs):
+        raise _Unfit("rows of a layer's output are no examples")
     sums = {}
     for (name, (a, _)), gs in zip(seen.items(), zip(*slopes, strict=True), strict=True):
         for leaf, value in rules[name](modules[name], a, list(gs), power).items():
@@ -272,7 +282,7 @@ def _by_layer(model: nn.Module, pixels: Tensor, wanted: Callable, power: int, ru
 def _trial(model: nn.Module, pixels: Tensor, rules: Mapping[str, Callable]) -> int | None:
     """The most numbers that a rule holds for one example, or None where the rules do not give autograd's gradient.
 
-    Only the first example has a cotangent: where a layer's first dimension is not the batch, others get a share.
+    Only the first example has a cotangent, so that rows which are no examples show themselves.
     """
     parameters = trainable(model)
 
@@ -293,7 +303,7 @@ def _trial(model: nn.Module, pixels: Tensor, rules: Mapping[str, Callable]) -> i
 
     handles = [modules[name].register_forward_hook(measure) for name in rules]
     try:
-        sums, several = _by_layer(model, pixels, wanted, 1, rules)
+        sums, several = _by_layer(model, pixels, wanted, 1, rules, first_alone=True)
         with evaluating(model), torch.enable_grad():
             exact = torch.autograd.grad(model(pixels), list(parameters.values()), several[0], materialize_grads=True)
     except (_Unfit, RuntimeError):  # the latter where an output has no part in the logits

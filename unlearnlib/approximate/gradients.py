@@ -90,7 +90,8 @@ def count_pulled(tally: Tally | None, examples: int, cotangents: int) -> None:
     """Count a forward pass of so many examples with a backward pass for each of several gradients in the logits."""
     if tally is not None and cotangents:
         tally.count("gradient", examples)
-        tally.count("vjp", examples * (cotangents - 1))
+        if cotangents > 1:
+            tally.count("vjp", examples * (cotangents - 1))
 
 
 def example_gradients(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
