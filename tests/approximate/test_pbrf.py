@@ -48,7 +48,7 @@ def test_the_response_is_a_minimum():
 
 
 def test_the_response_of_a_deep_network_on_noisy_labels_stays_near():
-    """-CE beats every quadratic pull in networks with hidden layers: with it the weights moved by 2e11 of their norm."""
+    """-CE beats every quadratic pull in networks with hidden layers: with it these weights moved by 2e11 norms."""
     ds = data.load("digits")
     parts = data.split(ds, forget="random:54", seed=0)
     rng = torch.Generator().manual_seed(0)

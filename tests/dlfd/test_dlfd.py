@@ -265,7 +265,6 @@ def test_refusals(trained):
         ({"distance": "cosine"}, "one of transport, mmd, energy, sliced"),
         ({"noise": "none"}, "one of gradient, random"),
         ({"layer": "neck"}, "no layer 'neck'"),
-        ({"schedule": "cosine"}, "constant learning rate"),
         ({"precision": "auto"}, "one of float32, bfloat16"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -50,11 +50,11 @@ from unlearnlib.training.progress import progress_bar
 
 @dataclass(frozen=True)
 class DlfdAsReleased:
-    epochs: int = 1
+    epochs: int = 1  # passes over the retain set
     lr: float = 8e-3  # of sgd, constant
-    batch_size: int = 32
+    batch_size: int = 32  # examples a step, of either set
     momentum: float = 0.9  # heavy ball
-    weight_decay: float = 5e-4
+    weight_decay: float = 5e-4  # part of the gradient
     transport_weight: float = 3.0  # inert
     ce_weight: tuple[float, float] = (0.0, 1.0)  # weight of the classification loss, at the first and at the last batch
     noise_steps: int = 15  # steps of the perturbation for each batch

@@ -37,7 +37,7 @@ from unlearnlib.training import models
 from unlearnlib.training.batches import augmented, draws_for
 from unlearnlib.training.modes import training_mode
 from unlearnlib.training.progress import progress_bar
-from unlearnlib.training.recipe import optimiser_of
+from unlearnlib.training.recipe import clip, optimiser_of
 
 NOISES = ("gradient", "random")
 PRECISIONS = ("float32", "bfloat16")
@@ -75,8 +75,6 @@ class Dlfd(Descent):
             raise ValueError("dlfd needs clean_weight between 0 and 1")
         if self.epsilon is not None and self.epsilon < 0:
             raise ValueError("dlfd needs epsilon >= 0, or None for no bound but that of the steps")
-        if self.schedule != "constant":
-            raise ValueError(f"dlfd has a constant learning rate, not the schedule {self.schedule!r}")
         for name, known in (("distance", tuple(DISTANCES)), ("noise", NOISES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"dlfd: {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
@@ -128,6 +126,8 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
             if monitor.distancing and config.noise_steps:
                 moved = perturbed(images, labels, config.ce_weight_at(number, steps))
                 weighted = [(moved, 1 - config.clean_weight), (images, config.clean_weight)]
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(number, steps)
             optimiser.zero_grad()
             with training_mode(model, example):
                 for pixels, weight in weighted:
@@ -135,6 +135,7 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
                         loss = F.cross_entropy(model(pixels), labels, label_smoothing=recipe.label_smoothing)
                         (weight * loss).backward()
                         run.tally.count("gradient", len(labels))
+            clip(parameters, recipe)
             optimiser.step()
             if (number + 1) % config.check_every == 0 or number + 1 == steps:
                 monitor.check(model)
