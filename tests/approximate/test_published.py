@@ -117,10 +117,12 @@ def decayed(lr, milestones):
     return lambda e: lr * 0.1 ** sum(e > m for m in milestones)
 
 
+SMALL = {"epochs": 10, "msteps": 3, "gamma": 1.0, "alpha": 0.5, "T": 2.0, "forget_batch": 64, "retain_batch": 32}
+
+
 def scrub(net, d):
     opt = torch.optim.Adam(net.parameters(), 5e-4, weight_decay=0.1)
-    options = {"epochs": 10, "msteps": 3, "gamma": 1.0, "alpha": 0.5, "T": 2.0, "forget_batch": 64, "retain_batch": 32}
-    for _ in scrub_epochs(net, d, opt, decayed(5e-4, (5, 8, 9)), **options):
+    for _ in scrub_epochs(net, d, opt, decayed(5e-4, (5, 8, 9)), **SMALL):
         pass
     return net
 
@@ -131,10 +133,9 @@ def scrub_r(net, d):
         with torch.no_grad():
             return float((net(x).argmax(1) != y).double().mean())
 
-    opt = sgd(net, lr=5e-4, momentum=0.9, weight_decay=5e-4)
-    options = {"epochs": 5, "msteps": 3, "gamma": 1.0, "alpha": 0.5, "T": 4.0, "forget_batch": 16, "retain_batch": 32}
+    opt = torch.optim.Adam(net.parameters(), 5e-4, weight_decay=0.1)
     errors, saved = [], []
-    for _ in scrub_epochs(net, d, opt, decayed(5e-4, (3, 5, 9)), **options):
+    for _ in scrub_epochs(net, d, opt, decayed(5e-4, (5, 8, 9)), **SMALL):
         errors.append(error(d.x[d.f], d.y[d.f]))
         saved.append(copy.deepcopy(net.state_dict()))
     held_out = d.split.validation

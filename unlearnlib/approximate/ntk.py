@@ -12,8 +12,9 @@ which equals the paper's form with kernels K_AB = J_A J_B^T (K + damping |D| I o
 
 with scale 1. Golatkar et al., ECCV 2020, arXiv 2003.02960. Limit: for a linear model and squared loss it is exact
 deletion from ridge regression. Deviations: the network is linearised where it is, not where it started (nobody kept its
-start), from which the authors also compute the scale; no noise is added afterwards (`fisher_forgetting` does that). The
-softmax enters by its residual only: its curvature p (1 - p) counts as 1, which makes steps short where p is 0 or 1.
+start). The authors also compute the scale from that start, so no published row can be given. No noise is added
+afterwards (`fisher_forgetting` does that). The softmax enters by its residual only: its curvature p (1 - p) counts as 1,
+which makes steps short where p is 0 or 1.
 
 The kernel has a row for each example and class, so this is for small models: more than 2^28 numbers are refused.
 """

@@ -13,6 +13,9 @@ with the norm of the weights to the power of the depth and beats every quadratic
 As written the objective is at least -||(1/n) sum_F grad l||^2 / (2 damping), and ||theta' - theta_s|| at most twice
 ||(1/n) sum_F grad l|| / damping. To first order in the weight of F nothing changes.
 
+The KL holds the answers on F as well, so examples that are fitted stay fitted: it answers how weights respond, not how
+to forget. In flat directions L-BFGS takes many more steps than the default to come to rest.
+
 Computed by L-BFGS with a line search, on all examples and in float64. Deviations: the linear forget term; the authors
 run a stochastic optimiser. Defaults are ours.
 """
