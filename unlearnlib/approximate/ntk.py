@@ -11,10 +11,10 @@ which equals the paper's form with kernels K_AB = J_A J_B^T (K + damping |D| I o
     P J_F^T M V,   P = I - J_R^T K_RR^-1 J_R,  M = (K_FF - K_FR K_RR^-1 K_RF)^-1,  V = -(r_F - K_FR K_RR^-1 r_R)
 
 with scale 1. Golatkar et al., ECCV 2020, arXiv 2003.02960. Limit: for a linear model and squared loss it is exact
-deletion from ridge regression. Deviations: the network is linearised where it is, not where it started (nobody kept its
-start). The authors also compute the scale from that start, so no published row can be given. No noise is added
-afterwards (`fisher_forgetting` does that). The softmax enters by its residual only: its curvature p (1 - p) counts as 1,
-which makes steps short where p is 0 or 1.
+deletion from ridge regression. Deviations: the network is linearised where it is, not where it started (nobody kept
+its start). The authors also compute the scale from that start, so no published row can be given. No noise is added
+afterwards (`fisher_forgetting` does that). The softmax enters by its residual only: its curvature p (1 - p) counts as
+1, which makes steps short where p is 0 or 1.
 
 The kernel has a row for each example and class, so this is for small models: more than 2^28 numbers are refused.
 """
