@@ -131,9 +131,10 @@ def test_the_cost_is_counted():
     model, tally = network("mlp"), Tally()
     product = curvature.Curvature(model, TRAIN, tally=tally)
     product(vector(model)), product(vector(model))
-    assert tally.gradient_evaluations == 2 * len(TRAIN)
+    assert tally.products == {"linearise": len(TRAIN), "ggn": 2 * len(TRAIN)}
     curvature.ggn_vp(model, TRAIN, vector(model), batch_size=7, tally=tally)
-    assert tally.gradient_evaluations == 4 * len(TRAIN)
+    curvature.hvp(model, TRAIN, vector(model), tally=tally)
+    assert tally.products == {"linearise": 3 * len(TRAIN), "ggn": 3 * len(TRAIN), "hvp": len(TRAIN)}
 
 
 def matrix(n: int = 12, worst: float = 1e3) -> torch.Tensor:

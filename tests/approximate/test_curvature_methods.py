@@ -88,7 +88,8 @@ def test_ssd_is_its_equation(trained):
 def test_limits_of_dampening(name, trained):
     model, parts = trained
     before = vector(model)
-    assert torch.equal(changed(name, model, parts, seed=0, alpha=1e30), before)
+    with pytest.warns(UserWarning, match="selects no weight"):
+        assert torch.equal(changed(name, model, parts, seed=0, alpha=1e30), before)
     zeroed = changed(name, model, parts, seed=0, alpha=0.0, dampening=0.0)
     reached = fisher.fisher_diagonal(model, parts.forget, "empirical") > 0
     assert torch.equal(zeroed == 0, reached | (before == 0)) and torch.equal(zeroed[~reached], before[~reached])
@@ -110,7 +111,8 @@ def test_a_forget_set_like_the_training_set_changes_nothing(trained):
 def test_a_share_of_the_training_set_caps_the_selection(name, trained):
     # I_D >= |F| / |D| I_F, so no weight can matter more than |D| / |F| times as much to F.
     model, parts = trained
-    assert torch.equal(changed(name, model, parts, alpha=6.0 + 1e-9, dampening=0.0), vector(model))
+    with pytest.warns(UserWarning, match=r"must be below \|D\| / \|F\| = 6"):
+        assert torch.equal(changed(name, model, parts, alpha=6.0 + 1e-9, dampening=0.0), vector(model))
     one = dataclasses.replace(parts, is_forget=torch.arange(len(parts.train)) == 119)
     assert not torch.equal(changed(name, model, one, alpha=6.0 + 1e-9, dampening=0.0), vector(model))
 
@@ -187,7 +189,7 @@ def test_the_noise_has_the_stated_size_and_reads_no_forget_set(trained):
     assert moves.square().mean().item() == pytest.approx(1, abs=4 * (2 / moves.numel()) ** 0.5)
     assert torch.equal(changed("fisher_forgetting", model, parts, strength=0.0), vector(model))
     cost = ul.unlearn("fisher_forgetting", model, parts, seed=0).cost
-    assert cost.gradient_evaluations == 3 * len(parts.retain)
+    assert cost.gradient_evaluations == len(parts.retain) and cost.products == {"vjp": 2 * len(parts.retain)}
 
 
 def test_the_noise_is_the_best_trade_of_damage_against_information():
@@ -248,7 +250,8 @@ def test_woodfisher_is_its_equation_and_its_limits(trained):
     matrix = rows[1].T @ rows[1] / 100 + 0.05 * torch.eye(rows[1].shape[1], dtype=torch.float64)
     v = (rows[0].sum(0) - 20 / 100 * rows[1].sum(0)) / 120
     assert torch.allclose(step, torch.linalg.solve(matrix, v), rtol=1e-8, atol=1e-10)
-    assert ul.unlearn("woodfisher", model, parts, seed=0).cost.gradient_evaluations == 20 + 100 + 100
+    cost = ul.unlearn("woodfisher", model, parts, seed=0, samples=None).cost
+    assert cost.gradient_evaluations == 20 + 100 and cost.products == {"example_gradient": 100}
     large = changed("woodfisher", model, parts, damping=1e9, scale=1e9) - vector(model)
     assert torch.allclose(large, v, rtol=1e-5, atol=1e-9)
     drawn = [changed("woodfisher", model, parts, seed=s, samples=5) for s in (0, 0, 1)]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from convex import divided, linear, points, refit, removed, tanh_network, weights
 from scipy.stats import pearsonr, spearmanr
 from small import same, split, state
-from torch import nn
 
 import unlearnlib as ul
 from unlearnlib.approximate import curvature
@@ -24,9 +24,8 @@ from unlearnlib.approximate.influence import (
     rescaled_influence,
 )
 from unlearnlib.approximate.newton import Newton, newton
-from unlearnlib.approximate.pbrf import PBRF, Response, pbrf
 from unlearnlib.approximate.unrolled_sgd import UnrolledSGD, unrolled_sgd
-from unlearnlib.data.examples import Dataset, Examples, Split
+from unlearnlib.data.examples import Dataset, Split
 from unlearnlib.exact.ridge import Ridge
 from unlearnlib.methods import registry
 from unlearnlib.training import models
@@ -34,67 +33,10 @@ from unlearnlib.training import models
 EXACT = {"iterations": 2000, "tolerance": 1e-13}
 
 
-def linear(classes: int, inputs: int) -> nn.Module:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(inputs, classes)).double()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.zero_()
-    return model
-
-
-def points(n: int, inputs: int = 5, classes: int = 2, seed: int = 0) -> Examples:
-    """Overlapping Gaussian classes: a convex problem with points of very different influence."""
-    rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % classes
-    centres = torch.randn(classes, inputs, generator=rng, dtype=torch.float64)
-    x = centres[labels] + torch.randn(n, inputs, generator=rng, dtype=torch.float64)
-    return Examples(x[:, :, None, None], labels)
-
-
-def divided(train: Examples, forget) -> Split:
-    mask = torch.zeros(len(train), dtype=torch.bool)
-    mask[forget] = True
-    return Split(train, mask, train[:0], None, "given", 0, None)
-
-
-def refit(model: nn.Module, examples: Examples, lam: float) -> nn.Module:
-    """argmin of the mean cross-entropy + lam/2 ||theta||^2, by Newton's method without the code under test."""
-    model = copy.deepcopy(model)
-    weights = list(model.parameters())
-    pixels = examples.pixels(dtype=torch.float64)
-    for _ in range(30):
-
-        def loss(*values):
-            names = [name for name, _ in model.named_parameters()]
-            logits = torch.func.functional_call(model, dict(zip(names, values, strict=True)), (pixels,))
-            return F.cross_entropy(logits, examples.labels) + lam / 2 * sum(v.square().sum() for v in values)
-
-        values = tuple(p.detach() for p in weights)
-        slope = torch.cat([g.flatten() for g in torch.func.grad(loss, tuple(range(len(values))))(*values)])
-        if slope.norm() < 1e-13:
-            break
-        hessian = torch.func.hessian(loss, tuple(range(len(values))))(*values)
-        sizes = [v.numel() for v in values]
-        rows = [
-            torch.cat([h.reshape(a, b) for h, b in zip(row, sizes, strict=True)], 1)
-            for row, a in zip(hessian, sizes, strict=True)
-        ]
-        moved(model, -torch.linalg.solve(torch.cat(rows), slope))
-    return model
-
-
-def weights(model: nn.Module) -> torch.Tensor:
-    return flat(p.detach() for p in model.parameters())
-
-
 @pytest.fixture(scope="module")
 def logistic():
     train, lam = points(80), 1e-2
     return train, lam, refit(linear(2, 5), train, lam)
-
-
-def removed(function, config, model, parts):
-    return function(copy.deepcopy(model), parts, config, registry.Run(0))
 
 
 # Ridge: the squared loss, where everything is known in closed form.
@@ -226,14 +168,23 @@ def test_with_ekfac_rescaling_is_the_same_for_a_model_that_it_fits_exactly():
 
 
 def test_influence_on_the_retain_set_is_the_removal_step_of_certified_removal(logistic):
-    """theta + (H_R + lam)^-1 sum_F (grad l + lam theta)/n_R, up to the penalty's share, which has lam theta."""
+    """theta + (H_R + lam)^-1 sum_F (grad l + lam theta) / n_R: one Newton step on the retain set's objective."""
     train, lam, model = logistic
     parts = divided(train, [4, 9])
     made = removed(influence, Influence(damping=lam, curvature_of="retain", solver="dense"), model, parts)
     rows = example_gradients(model, train.pixels(dtype=torch.float64), train.labels)
     matrix = curvature.Curvature(model, parts.retain, "hessian").dense() + lam * torch.eye(12, dtype=torch.float64)
-    expected = weights(model) + torch.linalg.solve(matrix, rows[[4, 9]].sum(0) / 78)
-    assert torch.allclose(weights(made), expected, atol=1e-12)
+    push = (rows[[4, 9]].sum(0) + 2 * lam * weights(model)) / 78
+    assert torch.allclose(weights(made), weights(model) + torch.linalg.solve(matrix, push), atol=1e-12)
+    step = removed(newton, Newton(damping=0.0, l2=lam, solver="dense"), model, parts)
+    assert torch.allclose(weights(made), weights(step), atol=1e-7)  # the original is a minimum to about 1e-8
+    retrained = weights(refit(model, parts.retain, lam))
+    away = [(weights(m) - retrained).norm() for m in (made, model)]
+    assert away[0] < 0.1 * away[1]  # quadratic convergence
+    bare = Influence(damping=lam, curvature_of="retain", solver="dense", l2=0.0)
+    assert (weights(removed(influence, bare, model, parts)) - retrained).norm() > 1.5 * away[0]
+    with pytest.raises(ValueError, match="at most the damping"):
+        Influence(damping=lam, l2=lam)
 
 
 def test_strength_scales_the_step(logistic):
@@ -286,49 +237,6 @@ def test_the_error_of_unrolling_is_of_second_order_in_the_rate():
 
 
 # The proximal Bregman response.
-
-
-def tanh_network() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return nn.Sequential(nn.Flatten(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
-
-
-def test_the_derivative_of_the_response_is_the_influence_function():
-    """theta'(eps) - theta_s = eps (G + lam)^-1 grad l + O(eps^2): eps is halved by doubling the training set."""
-    model, damping, gaps = tanh_network(), 0.1, []
-    small = points(12, classes=3)
-    for copies in (4, 16, 64):
-        train = Examples.concatenate([small] * copies)
-        parts = divided(train, [1])
-        config = PBRF(damping=damping, enough=1e-10, steps=400)
-        step = weights(removed(pbrf, config, model, parts)) - weights(model)
-        matrix = curvature.Curvature(model, train).dense() + damping * torch.eye(39, dtype=torch.float64)
-        first = torch.linalg.solve(matrix, mean_gradient(model, parts.forget) / len(train))
-        gaps.append(float((step - first).norm() / first.norm()))
-    assert gaps[0] < 0.2 and gaps[1] < 0.35 * gaps[0] and gaps[2] < 0.35 * gaps[1]
-
-
-def test_the_response_is_a_minimum():
-    model, train = tanh_network(), points(40, classes=3)
-    parts = divided(train, list(range(8)))
-    config = PBRF(damping=0.05, enough=1e-9, steps=400)
-    made = removed(pbrf, config, model, parts)
-    objective = Response(model, parts, 0.05)
-    value, slope = objective(made)
-    start, first = objective(model)
-    assert slope.norm() < 1e-6 * first.norm() and value < start
-    assert torch.allclose(first, -mean_gradient(model, parts.forget) * 8 / 40, atol=1e-14)
-
-
-def test_for_a_linear_network_response_and_retraining_agree_to_first_order(logistic):
-    """At a minimum the two have one derivative: their distance is small against what both moved."""
-    train, lam, model = logistic
-    parts = divided(train, [5])
-    response = removed(pbrf, PBRF(damping=lam, enough=1e-8, steps=400), model, parts)
-    retrained = refit(model, parts.retain, lam * 80 / 79)
-    step = weights(retrained) - weights(model)
-    assert (weights(response) - weights(retrained)).norm() < 0.15 * step.norm()
 
 
 # Through the door.

@@ -52,7 +52,7 @@ def test_every_method_leaves_its_input_alone_and_repeats(name, trained):
     assert same(state(model), before) and [m.training for m in model.modules()] == modes
     assert [m.training for m in first.model.modules()] == modes
     assert all(p.requires_grad and p.grad is None for p in first.model.parameters())
-    assert first.cost.seconds > 0 and first.cost.gradient_evaluations > 0
+    assert first.cost.seconds > 0 and first.cost.work > 0
     second = ul.unlearn(name, model, parts, seed=1, **quick(name))
     assert same(state(first.model), state(second.model))
     assert not same(state(first.model), before)
@@ -97,7 +97,8 @@ def test_every_method_takes_a_strangers_network(name, dtype):
     assert torch.equal(after["stem.weight"], before["stem.weight"])  # frozen
     assert not result.stem.weight.requires_grad and result.head.weight.requires_grad
     assert result.third.weight is result.second.weight  # tied
-    assert not torch.equal(after["head.weight"], before["head.weight"])
+    some = ("head.weight",) if name != "assd" else ("head.weight", "first.weight", "second.weight")  # one weight in 40
+    assert not all(torch.equal(after[n], before[n]) for n in some)
     assert not result.training
 
 

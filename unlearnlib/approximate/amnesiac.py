@@ -13,6 +13,8 @@ batch that holds a candidate. Limits: where F is in no batch nothing is taken ba
 weights return to their initial values; where it is in the last batch only, the result is the model before that batch.
 Otherwise it is not the retrained model: later updates depended on the earlier ones. Deviations: running statistics of
 batch norm, which are not additive, are left as they are until the repair; the repair's recipe and defaults are ours.
+The authors' repair (Adam, rate 1e-3, 10 epochs, batches of 64) goes on with the state of Adam at the end of training,
+which the record does not hold, so nothing is published here.
 """
 
 from dataclasses import dataclass
@@ -120,7 +122,7 @@ def taken_back(model: nn.Module, record: Record, forget: Tensor) -> nn.Module:
     family="gradient",
     reads="retain",
     paper="graves2021",
-    cost="epochs * R",
+    cost="gradient * epochs * seen(R, batch_size)",
     fails=(
         "Where most batches held a forgotten example, as for a random tenth of the data: then nearly all of "
         "training is taken back. The updates have to be stored in training, one as large as the model for each "

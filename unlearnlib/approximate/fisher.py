@@ -23,9 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from torch.func import functional_call, grad, vmap
 
-from unlearnlib.approximate.gradients import example_gradients, flat, pixel_batches, trainable
+from unlearnlib.approximate.gradients import (
+    count_pulled,
+    example_gradients,
+    flat,
+    pixel_batches,
+    pulled_back,
+    trainable,
+)
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 from unlearnlib.training.renewal import hooked
@@ -96,21 +102,6 @@ def check_size(rows: int, columns: int, advice: str) -> None:
         raise ValueError(f"{rows} x {columns} gradients are more than {_MOST} numbers: {advice}")
 
 
-def pulled_back(model: nn.Module, pixels: Tensor, cotangent: Tensor) -> Tensor:
-    """J(x_i)^T v_i of each example, J the derivative of the logits: pixels [B, C, H, W], v [B, classes] -> [B, P].
-
-    With v = p - e_y this is `gradients.example_gradients`.
-    """
-    parameters = {name: p.detach() for name, p in trainable(model).items()}
-
-    def product(values, picture, v):
-        return (functional_call(model, values, (picture[None],))[0] * v).sum()
-
-    with evaluating(model):
-        rows = vmap(grad(product), in_dims=(None, 0, 0))(parameters, pixels, cotangent)
-    return torch.cat([rows[name].flatten(1) for name in parameters], dim=1)
-
-
 def mean_power(model: nn.Module, examples, cotangents: Cotangents, power: int, *, tally: Tally | None = None) -> Tensor:
     """E sum_v |J(x)^T v|^power, weight by weight, over `examples`: [P].
 
@@ -136,8 +127,7 @@ def mean_power(model: nn.Module, examples, cotangents: Cotangents, power: int, *
         else:
             sums, several = _by_layer(model, pixels, wanted, power, rules)
             total += flat(sums[name] for name in parameters)
-        if tally is not None:
-            tally.gradient_evaluations += len(pixels) * len(several)
+        count_pulled(tally, len(pixels), len(several))
     return total / len(examples)
 
 
@@ -247,10 +237,18 @@ class _Unfit(Exception):
     """The layers' rules do not describe this network."""
 
 
-def _by_layer(model: nn.Module, pixels: Tensor, wanted: Callable, power: int, rules: Mapping[str, Callable]):
+def _by_layer(
+    model: nn.Module,
+    pixels: Tensor,
+    wanted: Callable,
+    power: int,
+    rules: Mapping[str, Callable],
+    first_alone: bool = False,
+):
     """sum |J^T v|^power over a batch and all v of wanted(logits), by parameter name; and the v.
 
-    Raises _Unfit where a layer is not run exactly once.
+    Raises _Unfit where a layer is not run exactly once, and, where only the first example has v (`first_alone`), where
+    another row of a layer's output takes part: its first dimension is no batch.
     """
     seen: dict[str, tuple] = {}
 
@@ -275,6 +273,8 @@ def _by_layer(model: nn.Module, pixels: Tensor, wanted: Callable, power: int, ru
         raise _Unfit("a layer was not run")
     several, edges = wanted(logits.detach()), [edge for _, edge in seen.values()]
     slopes = [torch.autograd.grad(logits, edges, v, retain_graph=v is not several[-1]) for v in several]
+    if first_alone and any(len(g) != len(pixels) or g[1:].any() for gs in slopes for g in gs):
+        raise _Unfit("rows of a layer's output are no examples")
     sums = {}
     for (name, (a, _)), gs in zip(seen.items(), zip(*slopes, strict=True), strict=True):
         for leaf, value in rules[name](modules[name], a, list(gs), power).items():
@@ -285,7 +285,7 @@ def _by_layer(model: nn.Module, pixels: Tensor, wanted: Callable, power: int, ru
 def _trial(model: nn.Module, pixels: Tensor, rules: Mapping[str, Callable]) -> int | None:
     """The most numbers that a rule holds for one example, or None where the rules do not give autograd's gradient.
 
-    Only the first example has a cotangent: where a layer's first dimension is not the batch, others get a share.
+    Only the first example has a cotangent, so that rows which are no examples show themselves.
     """
     parameters = trainable(model)
 
@@ -306,7 +306,7 @@ def _trial(model: nn.Module, pixels: Tensor, rules: Mapping[str, Callable]) -> i
 
     handles = [modules[name].register_forward_hook(measure) for name in rules]
     try:
-        sums, several = _by_layer(model, pixels, wanted, 1, rules)
+        sums, several = _by_layer(model, pixels, wanted, 1, rules, first_alone=True)
         with evaluating(model), torch.enable_grad():
             exact = torch.autograd.grad(model(pixels), list(parameters.values()), several[0], materialize_grads=True)
     except (_Unfit, RuntimeError):  # the latter where an output has no part in the logits

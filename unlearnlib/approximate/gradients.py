@@ -3,7 +3,7 @@
 Gradients are taken in eval mode, so that an example's gradient depends on no other example, nor on dropout.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -64,20 +64,67 @@ def mean_gradient(model: nn.Module, examples, *, batch_size: int = 512, tally: T
             loss = F.cross_entropy(model(pixels), labels, reduction="sum") / len(examples)
             total += flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
     if tally is not None:
-        tally.gradient_evaluations += len(examples)
+        tally.count("gradient", len(examples))
     return total
+
+
+def batch_gradients(
+    model: nn.Module, examples, batches: Iterable[Tensor], *, changed=None, tally: Tally | None = None
+) -> Iterator[Tensor]:
+    """grad of the mean cross-entropy of each batch of positions, [P]: what released importances square or add up.
+
+    changed   pixels -> pixels, such as an augmentation; None: as they are
+    """
+    parameters = list(trainable(model).values())
+    for index in batches:
+        part = examples[index]
+        (pixels, labels), *_ = pixel_batches(model, part, len(part))
+        with evaluating(model), torch.enable_grad():
+            loss = F.cross_entropy(model(pixels if changed is None else changed(pixels)), labels)
+            yield flat(torch.autograd.grad(loss, parameters, materialize_grads=True))
+        if tally is not None:
+            tally.count("gradient", len(part))
+
+
+def count_pulled(tally: Tally | None, examples: int, cotangents: int) -> None:
+    """Count a forward pass of so many examples with a backward pass for each of several gradients in the logits."""
+    if tally is not None and cotangents:
+        tally.count("gradient", examples)
+        if cotangents > 1:
+            tally.count("vjp", examples * (cotangents - 1))
 
 
 def example_gradients(model: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
     """g_i = grad CE(f(x_i), y_i) of each example: pixels [B, C, H, W], labels [B] -> [B, P]."""
+
+    def loss(logits: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(logits[None], label[None])
+
+    return _of_each(model, loss, pixels, labels)
+
+
+def pulled_back(model: nn.Module, pixels: Tensor, cotangent: Tensor) -> Tensor:
+    """J(x_i)^T v_i of each example, J the derivative of the logits: pixels [B, C, H, W], v [B, classes] -> [B, P].
+
+    With v = p - e_y this is `example_gradients`.
+    """
+    return _of_each(model, torch.dot, pixels, cotangent)
+
+
+def _of_each(model: nn.Module, scalar: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, rows: Tensor) -> Tensor:
+    """grad_theta scalar(f(x_i), rows_i) of each example, [B, P]; one after another where a layer cannot be batched."""
     parameters = {name: p.detach() for name, p in trainable(model).items()}
 
-    def loss(values, picture, label):
-        return F.cross_entropy(functional_call(model, values, (picture[None],)), label[None])
+    def value(values, picture, row):
+        return scalar(functional_call(model, values, (picture[None],))[0], row)
 
     with evaluating(model):
-        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, pixels, labels)
-    return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
+        try:
+            found = vmap(grad(value), in_dims=(None, 0, 0))(parameters, pixels, rows)
+        except RuntimeError:  # a layer that vmap does not know; an error of the network itself comes again below
+            each = [grad(value)(parameters, *pair) for pair in zip(pixels, rows, strict=True)]
+            found = {name: torch.stack([one[name] for one in each]) for name in parameters}
+    return torch.cat([found[name].flatten(1) for name in parameters], dim=1)
 
 
 @torch.no_grad()

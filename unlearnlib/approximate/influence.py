@@ -14,9 +14,16 @@ the penalty (lam on a mean loss with lam/2 ||theta||^2) and whatever more is nee
 it interpolates from Newton's direction to the gradient's. Networks are no minima, so there the target is the proximal
 Bregman response of `pbrf` rather than retraining (bae2022).
 
-Deviations: the Gauss-Newton matrix by default, which is positive semi-definite; `strength` multiplies the step;
-`curvature_of="retain"` takes C and n of the retain set (warnecke2023, and the removal step of guo2020, whose certified
-form is `private.CertifiedNewton`).
+Deviations: the Gauss-Newton matrix by default, which is positive semi-definite; `strength` multiplies the step.
+
+`curvature_of="retain"` is the removal step of guo2020 (also warnecke2023), a Newton step on the retain set from the
+minimum of (1/n) sum_D l_i + (l2 / 2) ||theta||^2. There sum_D grad l_i = -n l2 theta, so the slope of the retain set's
+objective is -(sum_F grad l_i + |F| l2 theta) / |R|, and
+
+    theta + (C_R + damping I)^-1 (sum_F grad l_i + |F| l2 theta) / |R|
+
+l2 is the part of `damping` that is the penalty of the training objective, by default all of it; 0 where there was none.
+Limit: for squared loss and damping = l2 it is retraining. The certified form is `private.CertifiedNewton`.
 """
 
 from dataclasses import dataclass
@@ -28,7 +35,7 @@ from torch import Tensor, nn
 from unlearnlib.approximate.curvature import kronecker, solvers
 from unlearnlib.approximate.curvature.products import Curvature, jacobians, jvp, root
 from unlearnlib.approximate.curvature.solvers import solve
-from unlearnlib.approximate.gradients import mean_gradient, moved, pixel_batches, trainable
+from unlearnlib.approximate.gradients import flat, mean_gradient, moved, pixel_batches, trainable
 from unlearnlib.methods.registry import method
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
@@ -52,14 +59,28 @@ class Inverse:
         return solve(model, rhs, examples, damping=self.damping + extra, **options, tally=tally).x
 
 
+def solving(n: str) -> str:
+    """The work of `Inverse.solved` over n examples, at most; in the language of `methods.costs`."""
+    products = f"(lambda k: (linearise * (1 if {n} <= 1024 else k) + ggn * k) * ({n}))"
+    return (
+        f"({products}(iterations + (20 if solver == 'lissa' else 0)) if solver in ('cg', 'lissa')"
+        f" else {products}(P + 1) if solver == 'dense' and kind == 'hessian'"
+        f" else {products}(1) + ({n}) * (forward + example_gradient * C if solver == 'dense'"
+        f" else 3 * (gradient + vjp * (C - 1))))"
+    )
+
+
 @dataclass(frozen=True)
 class Influence(Inverse):
     strength: float = 1.0  # of the step; 1 is what the theory says
     curvature_of: str = "all"  # the training set, or "retain"
+    l2: float | None = None  # of the objective of training, for "retain": its part of the damping; None: all of it
 
     def __post_init__(self):
         if self.curvature_of not in ("all", "retain"):
             raise ValueError(f"influence takes curvature_of all or retain, not {self.curvature_of!r}")
+        if self.l2 is not None and not (self.curvature_of == "retain" and 0 <= self.l2 <= self.damping):
+            raise ValueError('influence takes l2 with curvature_of="retain" only, and at most the damping')
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,7 @@ class RescaledInfluence(Inverse):
     family="curvature",
     reads="retain, forget",
     paper="koh2017",
-    cost="at most F + 2 * (iterations + 1) * (R + F)",
+    cost=f"at most gradient * F + {solving('R + F')}",
     fails=(
         "For large forget sets, whose members it takes to act independently, and in deep networks as an estimate of "
         "retraining: there it approximates a constrained response, and depends on the damping."
@@ -88,8 +109,11 @@ class RescaledInfluence(Inverse):
     search={"damping": (1e-4, 1.0, "log"), "strength": (0.3, 10.0, "log")},
 )
 def influence(model, split, config: Influence, run) -> nn.Module:
-    examples = split.train if config.curvature_of == "all" else split.retain
-    slope = mean_gradient(model, split.forget, tally=run.tally) * (len(split.forget_index) / len(examples))
+    slope, examples = mean_gradient(model, split.forget, tally=run.tally), split.train
+    if config.curvature_of == "retain":
+        l2, examples = config.damping if config.l2 is None else config.l2, split.retain
+        slope = slope + l2 * flat(p.detach() for p in trainable(model).values())
+    slope = slope * (len(split.forget_index) / len(examples))
     return moved(model, config.strength * config.solved(model, slope, examples, run.tally))
 
 
@@ -99,12 +123,16 @@ def influence(model, split, config: Influence, run) -> nn.Module:
     family="curvature",
     reads="retain, forget",
     paper="rubinstein2025",
-    cost="at most 3 * samples * (R + F) + 101 * F",
+    cost=(
+        "at most (R + F) * ((forward + example_gradient * C if kind == 'ggn' else linearise + hvp * P)"
+        " if solver == 'dense' else 3 * (gradient + vjp * ((samples or C) - 1)))"
+        " + F * (2 * gradient + vjp * (C - 1) + example_gradient * C)"
+    ),
     fails=(
         "For groups that act together, such as copies of one example or a whole class: leverages are those of single "
         "examples. In deep networks as influence."
     ),
-    origin="the defaults are ours; the cost is that of kfac and ekfac with at most 100 classes",
+    origin="the defaults are ours",
     search={"damping": (1e-4, 1.0, "log"), "strength": (0.3, 10.0, "log")},
 )
 def rescaled_influence(model, split, config: RescaledInfluence, run) -> nn.Module:
@@ -112,7 +140,7 @@ def rescaled_influence(model, split, config: RescaledInfluence, run) -> nn.Modul
     if config.solver == "dense":
         curvature = Curvature(model, split.train, config.kind, tally=tally).dense()
         lower = solvers.factor(curvature, config.damping)
-        spreads = _dense_spreads(model, split.forget, lower)
+        spreads = _dense_spreads(model, split.forget, lower, tally)
 
         def inverse(v: Tensor) -> Tensor:
             return torch.cholesky_solve(v[:, None], lower)[:, 0]
@@ -125,11 +153,11 @@ def rescaled_influence(model, split, config: RescaledInfluence, run) -> nn.Modul
     return moved(model, config.strength / n * inverse(released(model, split.forget, spreads / n, tally)))
 
 
-def _dense_spreads(model: nn.Module, examples, lower: Tensor) -> Tensor:
+def _dense_spreads(model: nn.Module, examples, lower: Tensor, tally: Tally | None) -> Tensor:
     """J_i A^-1 J_i^T of each example, [N, C, C], from Cholesky's factor of A."""
     found = []
     for pixels, _ in pixel_batches(model, examples, 32):
-        rows = jacobians(model, pixels)
+        rows = jacobians(model, pixels, tally=tally)
         half = torch.linalg.solve_triangular(lower, rows.flatten(0, 1).T, upper=False).T.unflatten(0, rows.shape[:2])
         found.append(half @ half.mT)
     return torch.cat(found)
@@ -146,7 +174,7 @@ def released(model: nn.Module, examples, spreads: Tensor, tally: Tally | None = 
             slope = torch.autograd.grad(logits, weights, part, materialize_grads=True)
         total, done = total + torch.cat([s.flatten() for s in slope]), done + len(pixels)
     if tally is not None:
-        tally.gradient_evaluations += len(examples)
+        tally.count("gradient", len(examples))
     return total
 
 

@@ -11,9 +11,10 @@ which equals the paper's form with kernels K_AB = J_A J_B^T (K + damping |D| I o
     P J_F^T M V,   P = I - J_R^T K_RR^-1 J_R,  M = (K_FF - K_FR K_RR^-1 K_RF)^-1,  V = -(r_F - K_FR K_RR^-1 r_R)
 
 with scale 1. Golatkar et al., ECCV 2020, arXiv 2003.02960. Limit: for a linear model and squared loss it is exact
-deletion from ridge regression. Deviations: the network is linearised where it is, not where it started (nobody kept its
-start), from which the authors also compute the scale; no noise is added afterwards (`fisher_forgetting` does that). The
-softmax enters by its residual only: its curvature p (1 - p) counts as 1, which makes steps short where p is 0 or 1.
+deletion from ridge regression. Deviations: the network is linearised where it is, not where it started (nobody kept
+its start). The authors also compute the scale from that start, so no published row can be given. No noise is added
+afterwards (`fisher_forgetting` does that). The softmax enters by its residual only: its curvature p (1 - p) counts as
+1, which makes steps short where p is 0 or 1.
 
 The kernel has a row for each example and class, so this is for small models: more than 2^28 numbers are refused.
 """
@@ -64,7 +65,7 @@ def corrections(rows: Tensor, residuals: Tensor, forget: Tensor, ridge: float) -
     family="curvature",
     reads="retain, forget",
     paper="golatkar2020box",
-    cost="at most 1000 * (F + R)",
+    cost="(forward + example_gradient * C) * (F + R)",
     fails=(
         "For all but small models and sets: it is dense. Where the network is sure of its answers the unscaled step is "
         "far too short, and scaled up it leaves the region in which the network is linear."
@@ -78,10 +79,10 @@ def ntk(model, split, config: NTK, run) -> nn.Module:
     size = sum(p.numel() for p in trainable(model).values())
     check_size(len(train) * classes, size, "ntk is for small models and sets")
     parts = list(pixel_batches(model, train, max(1, min(256, 2**22 // size))))
-    rows = torch.cat([jacobians(model, pixels) for pixels, _ in parts])
+    rows = torch.cat([jacobians(model, pixels, tally=run.tally) for pixels, _ in parts])
     with torch.no_grad(), evaluating(model):
         logits = torch.cat([model(pixels) for pixels, _ in parts])
-    run.tally.gradient_evaluations += len(train) * classes
+    run.tally.count("forward", len(train))
     residuals = torch.nn.functional.one_hot(train.labels, classes).to(logits) - logits.softmax(1)
     forget = split.is_forget.to(rows.device)
     retained, complete = corrections(rows, residuals, forget, config.damping * len(train))

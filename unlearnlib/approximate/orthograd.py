@@ -7,8 +7,9 @@ With g_F the gradient of a forget batch and g_1 .. g_m those of each example of 
 
 so that to first order no loss of that retain batch changes by forgetting. Shamsian et al. 2025, arXiv 2503.02312.
 Limits: without projection, this is NegGrad+; with alpha = 1 fine-tuning. Deviations: the whole gradient vector is
-projected, not each layer's part by itself; retain gradients are taken in eval mode; the defaults are ours. Momentum and
-weight decay are off by default: they would step in directions that the projection excludes.
+projected, not each layer's part by itself; retain gradients are taken in eval mode. The defaults are ours: the authors
+have released neither code nor values that could be found. Momentum and weight decay are off by default: they would step
+in directions that the projection excludes.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,10 @@ class OrthoGrad(Steps):
     family="gradient",
     reads="retain, forget",
     paper="shamsian2025",
-    cost="epochs * F * (1 + retain_batch_size / batch_size)",
+    cost=(
+        "epochs * (gradient * seen(F, batch_size)"
+        " + example_gradient * steps(F, batch_size) * min(R, retain_batch_size))"
+    ),
     fails=(
         "Where the forget gradient lies in the span of the retain gradients: nothing is left of it; and on large "
         "networks, since it holds one gradient for each example of a retain batch."

@@ -40,7 +40,7 @@ class UnrolledSGD:
     family="curvature",
     reads="forget",
     paper="thudi2021",
-    cost="F",
+    cost="gradient * F",
     fails=(
         "After long training: the expansion is about the start, and its error grows with the steps, their size and "
         "the distance covered. Needs the weights before training."

@@ -10,9 +10,9 @@ function. The inverse is exact, by the Woodbury identity on the N gradients G [N
 
 Singh and Alistarh, NeurIPS 2020, arXiv 2004.14340 for the inverse; as an unlearning baseline in Jia et al., NeurIPS
 2023, arXiv 2304.04934. Limits: scale = 0 changes nothing; damping -> infinity is a gradient step of scale / damping.
-Deviations: the N examples are drawn at random. In the released code the recursion over examples never renews its
-second vector, so v is changed along the first example's gradient alone and what is left is a plain gradient step; and
-the first examples of an unshuffled loader are used.
+Deviations: the N examples are drawn at random. The authors publish no scale. In the released code the recursion over
+examples never renews its second vector, so v is changed along the first example's gradient alone and what is left is a
+plain gradient step; and the first examples of an unshuffled loader are used.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ from unlearnlib.methods.registry import method
 
 @dataclass(frozen=True)
 class WoodFisher:
-    samples: int = 1000  # N, at most all retained examples
+    samples: int | None = 1000  # N, at most all retained examples; None: all
     damping: float = 0.1  # added to the diagonal of the empirical Fisher matrix
     scale: float = 1.0  # of the step
 
     def __post_init__(self):
-        if self.samples < 1 or not self.damping > 0:
+        if (self.samples is not None and self.samples < 1) or not self.damping > 0:
             raise ValueError("woodfisher needs samples >= 1 and damping > 0")
 
 
@@ -50,7 +50,7 @@ def inverse_product(rows: Tensor, v: Tensor, damping: float) -> Tensor:
     family="curvature",
     reads="retain, forget",
     paper="jia2023",
-    cost="at most F + R + samples",
+    cost="gradient * (F + R) + example_gradient * min(samples or R, R)",
     fails=(
         "With few gradients, or gradients near zero: outside of what they span there is no curvature, and the step is "
         "as long as the damping lets it be."
@@ -60,12 +60,12 @@ def inverse_product(rows: Tensor, v: Tensor, damping: float) -> Tensor:
 )
 def woodfisher(model, split, config: WoodFisher, run) -> nn.Module:
     retain = split.retain
-    count = min(config.samples, len(retain))
+    count = len(retain) if config.samples is None else min(config.samples, len(retain))
     check_size(count, sum(p.numel() for p in trainable(model).values()), "lower samples")
     drawn = torch.randperm(len(retain), generator=run.generator("examples"))[:count].sort().values
     share = len(split.forget_index) / (len(split.forget_index) + len(retain))
     gradients = [mean_gradient(model, part, tally=run.tally) for part in (split.forget, retain)]
     rows = per_example_gradients(model, retain[drawn])
-    run.tally.gradient_evaluations += count
+    run.tally.count("example_gradient", count)
     step = config.scale * inverse_product(rows, share * (gradients[0] - gradients[1]), config.damping)
     return moved(model, step.to(rows))

@@ -37,7 +37,7 @@ from unlearnlib.training import models
 from unlearnlib.training.batches import augmented, draws_for
 from unlearnlib.training.modes import training_mode
 from unlearnlib.training.progress import progress_bar
-from unlearnlib.training.recipe import optimiser_of
+from unlearnlib.training.recipe import clip, optimiser_of
 
 NOISES = ("gradient", "random")
 PRECISIONS = ("float32", "bfloat16")
@@ -75,8 +75,6 @@ class Dlfd(Descent):
             raise ValueError("dlfd needs clean_weight between 0 and 1")
         if self.epsilon is not None and self.epsilon < 0:
             raise ValueError("dlfd needs epsilon >= 0, or None for no bound but that of the steps")
-        if self.schedule != "constant":
-            raise ValueError(f"dlfd has a constant learning rate, not the schedule {self.schedule!r}")
         for name, known in (("distance", tuple(DISTANCES)), ("noise", NOISES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"dlfd: {name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
@@ -93,7 +91,10 @@ class Dlfd(Descent):
     family="distribution",
     reads="retain, forget",
     paper="choi2024",
-    cost="at most epochs * R * (2 + noise_steps)",
+    cost=(
+        "at most (lambda n: n * (gradient * (2 + noise_steps) * min(R, batch_size) + forward * min(F, batch_size))"
+        " + forward * (n + 1) * (min(F, 512) + min(V, 1024)))(epochs * steps(R, batch_size))"
+    ),
     fails=(
         "Where the perturbation, which descends on the cross-entropy of the label, writes the label onto the picture: "
         "the network then learns to read the perturbation, and accuracy on clean pictures falls to chance."
@@ -125,18 +126,22 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
             if monitor.distancing and config.noise_steps:
                 moved = perturbed(images, labels, config.ce_weight_at(number, steps))
                 weighted = [(moved, 1 - config.clean_weight), (images, config.clean_weight)]
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(number, steps)
             optimiser.zero_grad()
             with training_mode(model, example):
                 for pixels, weight in weighted:
                     if weight:
                         loss = F.cross_entropy(model(pixels), labels, label_smoothing=recipe.label_smoothing)
                         (weight * loss).backward()
-                        run.tally.gradient_evaluations += len(labels)
+                        run.tally.count("gradient", len(labels))
+            clip(parameters, recipe)
             optimiser.step()
             if (number + 1) % config.check_every == 0 or number + 1 == steps:
                 monitor.check(model)
             bar.update()
-    model.load_state_dict(monitor.best_state)
+    if steps:
+        model.load_state_dict(monitor.best_state)
     return model
 
 
@@ -173,7 +178,7 @@ class _Perturbed:
             precision=config.precision,
             **shared,
         )
-        tally.gradient_evaluations += work
+        tally.count("gradient", work)
         return moved
 
     def _features(self) -> Tensor:
@@ -182,5 +187,5 @@ class _Perturbed:
         picked = next(self._forget)
         with torch.no_grad(), models.evaluating(self._model):
             _, features = self._tap(self._split.train.pixels(picked, device=self.device))
-        self._run.tally.forward_evaluations += len(picked)
+        self._run.tally.count("forward", len(picked))
         return features

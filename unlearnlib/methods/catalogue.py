@@ -28,6 +28,7 @@ HOMES = {
     "fisher_forgetting": "unlearnlib.approximate.fisher_forgetting",
     "ntk": "unlearnlib.approximate.ntk",
     "ssd": "unlearnlib.approximate.ssd",
+    "assd": "unlearnlib.approximate.assd",
     "lfssd": "unlearnlib.approximate.lfssd",
     "woodfisher": "unlearnlib.approximate.woodfisher",
     "dlfd": "unlearnlib.dlfd.as_written",

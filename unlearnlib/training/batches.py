@@ -1,6 +1,6 @@
 """What one step of training is given: examples, weights and targets; in which order, and how augmented."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +21,12 @@ class Batch:
     labels   [B] int64
     weights  [B] of the cross-entropies
     soft     [B, classes] probabilities of a teacher at temperature T, None without one; then `soft_weights` [B] and
-             `temperature` = T count. Up to a constant the second term is T^2 KL(soft || softmax(z / T)).
+             `temperature` = T count. Up to a constant the second term is T^2 KL(soft || softmax(z / T)). A function
+             of the step's pixels [B, C, H, W], as they are augmented, gives them where a teacher sees what is taught
     targets  [B, classes] logits to be matched, None without; then `target_weights` [B] count
+
+    sections sizes of the parts of the batch that pass the network one after another, so that a batch norm sees each by
+             itself; () is all together
 
     Weights that are None are 1 / B each.
     """
@@ -30,11 +34,12 @@ class Batch:
     index: Tensor
     labels: Tensor
     weights: Tensor | None = None
-    soft: Tensor | None = None
+    soft: Tensor | Callable[[Tensor], Tensor] | None = None
     soft_weights: Tensor | None = None
     temperature: float = 1.0
     targets: Tensor | None = None
     target_weights: Tensor | None = None
+    sections: tuple[int, ...] = ()
 
 
 def minibatches(
@@ -78,7 +83,9 @@ def augmented(pixels: Tensor, kind: str, draws: Tensor) -> Tensor:
     rows, columns, flip = draws.to(pixels.device).unbind(1)
     tall, wide = _padding(kind, height), _padding(kind, width)
     if tall or wide:
-        padded = F.pad(pixels, (wide, wide, tall, tall), mode="constant" if kind == "shift" else "reflect")
+        padded = F.pad(
+            pixels, (wide, wide, tall, tall), mode="reflect" if kind in ("crop", "flip-crop") else "constant"
+        )
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, row, column, H, W], a view
         pixels = windows[torch.arange(len(pixels), device=pixels.device), :, rows, columns]
     if "flip" in kind:

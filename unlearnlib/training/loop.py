@@ -144,7 +144,8 @@ def _loop(
     lower = None
     with seeding.isolated(seeds[0], "dropout"), progress_bar(count, progress) as bar:
         for step, batches in enumerate(zip(*streams, strict=True)):
-            if len({(len(b.index), b.soft is None, b.targets is None, b.temperature) for b in batches}) > 1:
+            kinds = {(len(b.index), b.soft is None, b.targets is None, b.temperature, b.sections) for b in batches}
+            if len(kinds) > 1:
                 raise Unstackable("the models' batches differ in size or kind")
             index = torch.stack([b.index for b in batches], dim=1)  # [B, K]
             pixels = resident.pixels(index.flatten().to(device), dtype=parameters[0].dtype)
@@ -161,7 +162,9 @@ def _loop(
                 if lower:
                     module.to(memory_format=torch.channels_last)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
-                logits = logits_of(pixels)
+                parts_of = pixels.split(batches[0].sections) if batches[0].sections else (pixels,)
+                logits = torch.cat([logits_of(part) for part in parts_of])
+            batches = [_seen(b, pixels[:, k]) for k, b in enumerate(batches)]
             loss = _loss(logits.to(parameters[0].dtype), labels.unflatten(0, index.shape), batches, recipe, parts)
             loss = loss + sum(part.penalty(module) for part in parts)
             optimiser.zero_grad()
@@ -177,13 +180,18 @@ def _loop(
                 break
 
 
+def _seen(batch: Batch, pixels: Tensor) -> Batch:
+    """The batch with the soft targets of these pixels, where its teacher is asked for them."""
+    return replace(batch, soft=batch.soft(pixels)) if callable(batch.soft) else batch
+
+
 def _loss(logits: Tensor, labels: Tensor, batches: Sequence[Batch], recipe: Recipe, parts: Sequence[Part]) -> Tensor:
     """The summed loss of K models: logits [B, K, classes], labels [B, K]; with parts K = 1."""
     first, smoothing = batches[0], recipe.label_smoothing
 
     def stacked(name: str) -> Tensor:
         """A field of the batches side by side; weights that are None are even."""
-        even = torch.full((len(labels),), 1 / len(labels))
+        even = torch.full((len(labels),), 1 / len(labels), dtype=torch.float64)
         values = [getattr(b, name) for b in batches]
         return torch.stack([even if v is None else v for v in values], dim=1).to(logits)
 

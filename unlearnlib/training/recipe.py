@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-AUGMENTATIONS = ("none", "shift", "crop", "flip", "flip-crop")
+AUGMENTATIONS = ("none", "shift", "crop", "flip", "flip-crop", "flip-crop-zero")
 OPTIMISERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "one-cycle", "step-decay")
+SCHEDULES = ("constant", "cosine", "one-cycle", "step-decay", "restarts")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -28,12 +28,14 @@ class Recipe:
     weight_decay: float = 1e-4
     schedule: str = "one-cycle"  # linear rise over the first 20 %, then linear fall to 0; or another of SCHEDULES
     label_smoothing: float = 0.0
-    augment: str = "none"  # "shift" 1 pixel, "crop" (reflect-pad an eighth of each side), "flip", "flip-crop"
+    augment: str = "none"  # "shift" 1 pixel, "crop" (an eighth of each side, reflected), "flip", "flip-crop", or
+    # "flip-crop-zero", whose borders are black
     precision: str = "auto"  # "float32"; "bfloat16" (mixed); "auto": in the fast mode the faster one, else float32
     channels_last: bool = False  # memory layout of the weights; bfloat16 always takes it
     nesterov: bool = True  # of sgd with momentum; False is heavy ball
     milestones: tuple[int, ...] = ()  # of step-decay: after so many epochs the rate is multiplied by `factor`
     factor: float = 0.1  # of step-decay
+    lowest: float = 0.0  # of restarts: cosines from lr to this rate, over 1, 2, 4, ... epochs, moved after each epoch
     per_epoch: bool = False  # cosine and one-cycle move after each epoch, not after each step
     clip_norm: float | None = None  # the gradient of a step is shortened to this length
     clip_value: float | None = None  # each entry of the gradient is clamped to +- this
@@ -46,8 +48,8 @@ class Recipe:
             object.__setattr__(self, "milestones", tuple(self.milestones))
         if self.epochs < 0 or self.batch_size < 1 or self.lr < 0 or self.weight_decay < 0:
             raise ValueError("Recipe needs epochs >= 0, batch_size >= 1, lr >= 0 and weight_decay >= 0")
-        if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing <= 1 and self.factor >= 0):
-            raise ValueError("Recipe needs 0 <= momentum < 1, 0 <= label_smoothing <= 1 and factor >= 0")
+        if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing <= 1 and self.factor >= 0 and self.lowest >= 0):
+            raise ValueError("Recipe needs 0 <= momentum < 1, 0 <= label_smoothing <= 1, factor >= 0 and lowest >= 0")
         if any(clip is not None and clip <= 0 for clip in (self.clip_norm, self.clip_value)):
             raise ValueError("Recipe.clip_norm and clip_value must be above 0, or None for no clipping")
         if bool(self.milestones) != (self.schedule == "step-decay"):
@@ -58,13 +60,16 @@ class Recipe:
 
         steps   how many there are, in `epochs` equally long epochs; or the number done at the end of each epoch
 
-        By epochs, cosine and step decay are `torch.optim.lr_scheduler`'s CosineAnnealingLR and MultiStepLR stepped
-        after each epoch, bit for bit. Raises ValueError where epochs count and do not divide the steps.
+        By epochs, cosine, step decay and restarts are `torch.optim.lr_scheduler`'s CosineAnnealingLR, MultiStepLR and
+        CosineAnnealingWarmRestarts (T_0 = 1, T_mult = 2) stepped after each epoch, bit for bit. Raises ValueError where
+        epochs count and do not divide the steps.
         """
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "step-decay":
             return _decayed(self.lr, self.milestones, self.factor, self._epoch(step, steps)[0])
+        if self.schedule == "restarts":
+            return _restarted(self.lr, self.lowest, self._epoch(step, steps)[0])
         if self.per_epoch:
             step, steps = self._epoch(step, steps)
             if self.schedule == "cosine":
@@ -89,6 +94,13 @@ def _annealed(lr: float, epoch: int, epochs: int) -> float:
     for e in range(1, epoch + 1):
         lr = (1 + math.cos(math.pi * e / epochs)) / (1 + math.cos(math.pi * (e - 1) / epochs)) * lr
     return lr
+
+
+def _restarted(lr: float, lowest: float, epoch: int) -> float:
+    length = 1
+    while epoch >= length:
+        epoch, length = epoch - length, 2 * length
+    return lowest + (lr - lowest) * (1 + math.cos(math.pi * epoch / length)) / 2
 
 
 def _decayed(lr: float, milestones: tuple[int, ...], factor: float, epoch: int) -> float:
@@ -124,7 +136,7 @@ def _check_types(recipe: Recipe) -> None:
 
     for kind, fits, fields in (
         ("a whole number", _whole, "epochs batch_size"),
-        ("a finite number", _real, "lr momentum weight_decay label_smoothing factor"),
+        ("a finite number", _real, "lr momentum weight_decay label_smoothing factor lowest"),
         ("a finite number or None", lambda value: value is None or _real(value), "clip_norm clip_value"),
         ("True or False", lambda value: isinstance(value, bool), "channels_last nesterov per_epoch keep_last"),
         ("a tuple of epochs, each at least 1", epochs, "milestones"),

@@ -9,7 +9,9 @@ second moments in it, lambda_ij = E[((Q_G^T g)(Q_A^T a)^T)_ij^2], which of all d
 Frobenius norm: never worse than K-FAC, and equal to it and to G_layer where a and g are independent. In a convolution
 a and g are summed over the places of a picture, sum_t g_t a_t^T, and K-FAC takes E[sum_t a_t a_t^T] (x)
 E[(1/T) sum_t g_t g_t^T]. Layers are independent of one another. Weights of other layers (norms), and those that are
-shared or used several times, get the diagonal of G.
+shared, used several times or used by the forward pass itself, get the diagonal of G: two examples are tried, and a
+layer whose inputs and output gradients do not make up the gradient of its weight is no block. A network without any
+block is refused.
 
 Both invert exactly, (K + damping I)^-1, in the eigenbasis. Martens and Grosse 2015, key martens2015; for convolutions
 Grosse and Martens, ICML 2016; EK-FAC: George et al. 2018, key george2018.
@@ -28,7 +30,7 @@ from torch.autograd.graph import get_gradient_edge
 from unlearnlib import seeding
 from unlearnlib.approximate.curvature.products import jacobians
 from unlearnlib.approximate.fisher import answers, fisher_diagonal
-from unlearnlib.approximate.gradients import pixel_batches, shaped, trainable
+from unlearnlib.approximate.gradients import count_pulled, pixel_batches, shaped, trainable
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 
@@ -123,21 +125,23 @@ def _factored(model, examples, samples: int | None, seed: int, tally: Tally | No
     seen = [seeding.generator(seed, "answers", k) for k in range(3)]
     answering = [partial(answers, samples=samples, rng=rng) for rng in seen]
     inputs, outputs = {}, {}
-    for layer, a, gradients in _passes(model, examples, layers, answering[0], tally):
-        moment = torch.einsum("bti,btj->ij", a, a) / len(examples)
-        inputs[layer] = inputs.get(layer, 0) + moment
-        for g in gradients:
-            moment = torch.einsum("bto,btp->op", g, g) / (len(examples) * a.shape[1])
-            outputs[layer] = outputs.get(layer, 0) + moment
+    for batch in _passes(model, examples, layers, answering[0], tally):
+        for layer, a, gradients in batch:
+            moment = torch.einsum("bti,btj->ij", a, a) / len(examples)
+            inputs[layer] = inputs.get(layer, 0) + moment
+            for g in gradients:
+                moment = torch.einsum("bto,btp->op", g, g) / (len(examples) * a.shape[1])
+                outputs[layer] = outputs.get(layer, 0) + moment
     bases = {layer: (torch.linalg.eigh(outputs[layer]), torch.linalg.eigh(inputs[layer])) for layer in inputs}
     values = {layer: torch.outer(g.eigenvalues, a.eigenvalues) for layer, (g, a) in bases.items()}
     if corrected:
         values = {layer: torch.zeros_like(v) for layer, v in values.items()}
-        for layer, a, gradients in _passes(model, examples, layers, answering[1], tally):
-            g_basis, a_basis = (part.eigenvectors for part in bases[layer])
-            turned = a @ a_basis
-            for g in gradients:
-                values[layer] += _second_moment(g @ g_basis, turned) / len(examples)
+        for batch in _passes(model, examples, layers, answering[1], tally):
+            for layer, a, gradients in batch:
+                g_basis, a_basis = (part.eigenvectors for part in bases[layer])
+                turned = a @ a_basis
+                for g in gradients:
+                    values[layer] += _second_moment(g @ g_basis, turned) / len(examples)
     names = {id(p): name for name, p in parameters.items()}
     blocks = []
     for layer, module in layers.items():
@@ -160,7 +164,10 @@ def _second_moment(g: Tensor, a: Tensor) -> Tensor:
 
 
 def _layers(model: nn.Module, examples) -> dict[str, nn.Module]:
-    """The linear and convolutional layers whose trainable weight is their own and is used once in a forward pass."""
+    """The linear and convolutional layers whose trainable weight is their own and is used once in a forward pass.
+
+    Raises ValueError where there is none.
+    """
     uses: dict[int, int] = {}
     with ExitStack() as stack, torch.no_grad(), evaluating(model):
         for module in model.modules():
@@ -177,7 +184,10 @@ def _layers(model: nn.Module, examples) -> dict[str, nn.Module]:
             own = [module.weight] + ([module.bias] if module.bias is not None and module.bias.requires_grad else [])
             if all(uses[id(p)] == 1 for p in own):
                 found[name] = module
-    return found
+    kept = _explained(model, examples, found)
+    if not kept:
+        raise ValueError('kfac and ekfac need a linear or convolutional layer with a weight of its own: take "cg"')
+    return {name: module for name, module in found.items() if name in kept}
 
 
 def _count(module: nn.Module, uses: dict[int, int]) -> None:
@@ -185,25 +195,65 @@ def _count(module: nn.Module, uses: dict[int, int]) -> None:
         uses[id(p)] += 1
 
 
+def _explained(model: nn.Module, examples, layers: dict[str, nn.Module]) -> set[str]:
+    """The layers in which sum_t g_t a_t^T of a single example is autograd's gradient of the weight, and no other row
+    has a part: hooks see neither a weight that the forward pass uses by itself nor a first dimension that is no batch.
+    """
+
+    def first_alone(logits: Tensor) -> list[Tensor]:
+        v = torch.zeros_like(logits)
+        v[0] = torch.linspace(1, 2, logits.shape[1])
+        return [v]
+
+    if not layers:
+        return set()
+    (pixels, _), *_ = pixel_batches(model, examples[torch.arange(min(2, len(examples)))], 2)
+    with evaluating(model), torch.enable_grad():
+        logits = model(pixels)
+        weights = [module.weight for module in layers.values()]
+        (v,) = first_alone(logits)
+        exact = dict(zip(layers, torch.autograd.grad(logits, weights, v, materialize_grads=True), strict=True))
+    kept = set()
+    for name, a, (g,) in _batch(model, pixels, layers, first_alone)[1]:
+        found = (g[0].T @ a[0])[:, : exact[name][0].numel()].reshape(exact[name].shape)
+        tolerance = (1e-3 if g.dtype == torch.float32 else 1e-8) * exact[name].abs().max()
+        if len(g) == len(pixels) and not g[1:].any() and (found - exact[name]).abs().max() <= tolerance:
+            kept.add(name)
+    return kept
+
+
+Rows = Iterator[
+    tuple[str, Tensor, list[Tensor]]
+]  # a layer, its inputs a [B, T, in (+ 1)], output gradients [B, T, out]
+
+
 def _passes(
     model: nn.Module, examples, layers: dict[str, nn.Module], answering: Callable[[Tensor], list[Tensor]], tally
-) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
-    """For each batch and layer: its name, inputs a [B, T, in (+ 1)] and the output gradients g [B, T, out], one for
-    each gradient in the logits that `answering` finds."""
+) -> Iterator[Rows]:
+    """For each batch its layers, with one output gradient for each gradient in the logits that `answering` finds."""
     for pixels, _ in pixel_batches(model, examples, 256):
-        kept: dict[str, tuple] = {}
-        with ExitStack() as stack, evaluating(model), torch.enable_grad():
-            for name, module in layers.items():
-                stack.callback(module.register_forward_hook(_keeper(kept, name)).remove)
-            logits = model(pixels)
-            edges = [edge for _, edge in kept.values()]
-            answers = answering(logits.detach())
-            gradients = [torch.autograd.grad(logits, edges, answer, retain_graph=True) for answer in answers]
-        if tally is not None:
-            tally.gradient_evaluations += len(pixels) * len(answers)
-        for k, (name, (inside, _)) in enumerate(kept.items()):
-            module = layers[name]
-            yield name, _rows(module, inside), [_places(module, g[k]) for g in gradients]
+        count, rows = _batch(model, pixels, layers, answering)
+        count_pulled(tally, len(pixels), count)
+        yield rows
+
+
+def _batch(
+    model: nn.Module, pixels: Tensor, layers: dict[str, nn.Module], answering: Callable[[Tensor], list[Tensor]]
+) -> tuple[int, Rows]:
+    """How many gradients in the logits `answering` finds, and the rows of each layer, made when they are asked for."""
+    kept: dict[str, tuple] = {}
+    with ExitStack() as stack, evaluating(model), torch.enable_grad():
+        for name, module in layers.items():
+            stack.callback(module.register_forward_hook(_keeper(kept, name)).remove)
+        logits = model(pixels)
+        edges = [edge for _, edge in kept.values()]
+        found = answering(logits.detach())
+        gradients = [torch.autograd.grad(logits, edges, v, retain_graph=True, materialize_grads=True) for v in found]
+    rows = (
+        (name, _rows(layers[name], inside), [_places(layers[name], g[k]) for g in gradients])
+        for k, (name, (inside, _)) in enumerate(kept.items())
+    )
+    return len(found), rows
 
 
 def _keeper(kept: dict, name: str):
@@ -239,31 +289,35 @@ def spread(
     Layer by layer from inputs and output gradients, without forming J_i (but for weights that no layer holds).
     """
     layers = {block.layer: model.get_submodule(block.layer) for block in approximation.blocks}
-    held = {block.layer: (block, 1 / (block.values.clamp_min(0) + damping)) for block in approximation.blocks}
-
-    def every(logits: Tensor) -> list[Tensor]:
-        return list(
-            torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device).expand(len(logits), -1, -1).unbind(1)
-        )
-
-    found, parts = {}, []
-    for layer, a, gradients in _passes(model, examples, layers, every, tally):
-        block, inverse = held[layer]
-        turned, g = a @ block.inside, torch.stack(gradients, 1) @ block.outside  # [B, T, in], [B, C, T, out]
-        if a.shape[1] == 1:
-            g = g[:, :, 0]
-            share = torch.einsum("bco,bo,bdo->bcd", g, turned[:, 0].square() @ inverse.T, g)
-        else:
-            rows = (g.mT @ turned[:, None]).flatten(2)  # sum over the places
-            share = (rows * inverse.flatten()) @ rows.mT
-        if layer in found:  # the next batch
-            parts, found = [*parts, sum(found.values())], {}
-        found[layer] = share
-    total = torch.cat([*parts, sum(found.values())])
+    blocks = {block.layer: block for block in approximation.blocks}
+    batches = _passes(model, examples, layers, _unit_rows, tally)
+    total = torch.cat([sum(_share(blocks[layer], a, gs, damping) for layer, a, gs in rows) for rows in batches])
     if approximation.diagonal:
-        inverse = {n: 1 / (v.clamp_min(0) + damping) for n, v in approximation.diagonal.items()}
-        zero = {n: torch.zeros_like(p) for n, p in approximation.like.items()}
-        weights = torch.cat([inverse.get(n, z).flatten() for n, z in zero.items()])
-        rows = [jacobians(model, pixels) for pixels, _ in pixel_batches(model, examples, 16)]
-        total += torch.cat([(row * weights) @ row.mT for row in rows])
+        total += _diagonal_share(approximation, model, examples, damping, tally)
     return total
+
+
+def _unit_rows(logits: Tensor) -> list[Tensor]:
+    """One gradient in the logits [B, C] for each class c: e_c."""
+    unit = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
+    return list(unit.expand(len(logits), -1, -1).unbind(1))
+
+
+def _share(block: Block, a: Tensor, gradients: list[Tensor], damping: float) -> Tensor:
+    """What one layer adds to `spread`, [B, C, C]: the products of rows Q_G^T g_c a^T Q_A over lambda + damping."""
+    inverse = 1 / (block.values.clamp_min(0) + damping)
+    turned, g = a @ block.inside, torch.stack(gradients, 1) @ block.outside  # [B, T, in], [B, C, T, out]
+    if a.shape[1] == 1:  # the products of one place need not be formed
+        g = g[:, :, 0]
+        return torch.einsum("bco,bo,bdo->bcd", g, turned[:, 0].square() @ inverse.T, g)
+    rows = (g.mT @ turned[:, None]).flatten(2)  # sum over the places
+    return (rows * inverse.flatten()) @ rows.mT
+
+
+def _diagonal_share(approximation: Kronecker, model: nn.Module, examples, damping: float, tally) -> Tensor:
+    """What the weights that no layer holds add to `spread`, [N, C, C]."""
+    inverse = {n: 1 / (v.clamp_min(0) + damping) for n, v in approximation.diagonal.items()}
+    zero = {n: torch.zeros_like(p) for n, p in approximation.like.items()}
+    weights = torch.cat([inverse.get(n, z).flatten() for n, z in zero.items()])
+    batches = (jacobians(model, pixels, tally=tally) for pixels, _ in pixel_batches(model, examples, 16))
+    return torch.cat([(rows * weights) @ rows.mT for rows in batches])

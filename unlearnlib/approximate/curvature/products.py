@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearnlib.approximate.gradients import flat, pixel_batches, shaped, trainable
+from unlearnlib.approximate.gradients import flat, pixel_batches, pulled_back, shaped, trainable
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 
@@ -30,8 +29,8 @@ class Curvature:
     """v -> C v, a map that can be used many times at one theta: what solvers iterate on.
 
     kind         "ggn" (G) or "hessian" (H)
-    batch_size   bounds the memory; where all examples fit into one batch its graph is kept, and products after the
-                 first cost about one gradient instead of two to three
+    batch_size   bounds the memory; where all examples fit into one batch its graph is kept, else every product makes
+                 it anew ("linearise" in the tally)
 
     The weights of the model must not change between products. Raises ValueError on an empty set and an unknown kind.
     """
@@ -51,14 +50,16 @@ class Curvature:
         """C v [P] for v [P]."""
         if v.shape != (self.size,):
             raise ValueError(f"the vector must have shape [{self.size}], one entry a trainable weight, not {v.shape}")
-        single = len(self.examples) <= self._batch_size
-        if self.tally is not None:
-            self.tally.gradient_evaluations += len(self.examples) * (1 if single else 2)
-        if single:
+        self._count("ggn" if self.kind == "ggn" else "hvp", len(self.examples))
+        if len(self.examples) <= self._batch_size:
             if self._kept is None:
                 self._kept = next(self._linearised())
             return self._kept(v)
         return sum(product(v) for product in self._linearised())
+
+    def _count(self, kind: str, examples: int) -> None:
+        if self.tally is not None:
+            self.tally.count(kind, examples)
 
     def on(self, index: Tensor) -> "Curvature":
         """The same matrix of the examples at `index` alone: its mean over random draws is C."""
@@ -75,16 +76,16 @@ class Curvature:
         for pixels, _ in pixel_batches(self.model, self.examples, max(1, 2**22 // self.size)):
             with torch.no_grad(), evaluating(self.model):
                 logits = self.model(pixels)
-            rows = (root(logits).mT @ jacobians(self.model, pixels)).flatten(0, 1)
+            self._count("forward", len(pixels))
+            rows = (root(logits).mT @ jacobians(self.model, pixels, tally=self.tally)).flatten(0, 1)
             total.addmm_(rows.T, rows, alpha=1 / len(self.examples))
-        if self.tally is not None:
-            self.tally.gradient_evaluations += len(self.examples) * logits.shape[1]
         return total
 
     def _linearised(self) -> Iterator[Callable[[Tensor], Tensor]]:
         """One product a batch, each divided by the number of all examples."""
         linearise = self._hessian if self.kind == "hessian" else self._gauss_newton
         for pixels, labels in pixel_batches(self.model, self.examples, self._batch_size):
+            self._count("linearise", len(pixels))
             # the fused attention kernels have no second derivative
             with evaluating(self.model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
                 yield linearise(self.model(pixels), labels)
@@ -143,16 +144,18 @@ def root(logits: Tensor) -> Tensor:
     return (identity - p[:, :, None]) * p.sqrt()[:, None, :]
 
 
-def jacobians(model: nn.Module, pixels: Tensor) -> Tensor:
-    """J_i = df(x_i)/dtheta of each example in eval mode: pixels [B, C, H, W] -> [B, classes, P]."""
-    parameters = {name: p.detach() for name, p in trainable(model).items()}
+def jacobians(model: nn.Module, pixels: Tensor, *, tally: Tally | None = None) -> Tensor:
+    """J_i = df(x_i)/dtheta of each example in eval mode: pixels [B, C, H, W] -> [B, classes, P].
 
-    def logits(values, picture):
-        return functional_call(model, values, (picture[None],))[0]
-
-    with evaluating(model), sdpa_kernel(SDPBackend.MATH):
-        found = vmap(jacrev(logits), in_dims=(None, 0))(parameters, pixels)
-    return torch.cat([found[name].flatten(2) for name in parameters], dim=2)
+    One class after another: a layer with a weight of its own and no rule for two batch dimensions (PReLU) stays right.
+    """
+    with torch.no_grad(), evaluating(model):
+        unit = torch.eye(model(pixels[:1]).shape[1], dtype=pixels.dtype, device=pixels.device)
+    with sdpa_kernel(SDPBackend.MATH):
+        rows = [pulled_back(model, pixels, one.expand(len(pixels), -1)) for one in unit]
+    if tally is not None:
+        tally.count("example_gradient", len(pixels) * len(unit))
+    return torch.stack(rows, 1)
 
 
 def hvp(model: nn.Module, examples, v: Tensor, *, batch_size: int = 1024, tally: Tally | None = None) -> Tensor:
