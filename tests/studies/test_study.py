@@ -17,8 +17,7 @@ from unlearnlib.audit.verdicts import tidy
 from unlearnlib.methods import registry
 from unlearnlib.methods.registry import method
 from unlearnlib.store import cache
-from unlearnlib.studies import runs, settings
-from unlearnlib.studies import BASELINES, NULL, RETRAIN, Grid, Setting, run, summary
+from unlearnlib.studies import BASELINES, NULL, RETRAIN, Grid, Setting, run, runs, settings, summary
 from unlearnlib.training.cluster import Failed
 from unlearnlib.training.prediction import accuracy
 from unlearnlib.training.recipe import Recipe
