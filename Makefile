@@ -56,10 +56,10 @@ gpu: $(READY)  ## what needs an accelerator: its test cases, and its rows of the
 	else echo "no accelerator on this machine: nothing was run"; fi
 
 lock: $(READY)  ## write requirements.lock anew from requirements.txt (needs a package index)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements.txt -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --prerelease disallow --generate-hashes --no-header requirements.txt -o requirements.lock
 
 serve: html  ## compile, then serve the book at port 8000 (stop with Ctrl-C)
 	$(BIN)/python -m http.server 8000 --bind localhost --directory _build/html
 
 clean:  ## remove what is built; .venv and cached models stay
-	rm -rf _build book/generated .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf _build build book/generated .pytest_cache .ruff_cache .hypothesis *.egg-info

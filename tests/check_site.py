@@ -42,12 +42,15 @@ class Page(HTMLParser):
         self.styles: list[str] = []
         self.text: list[str] = []
         self.inside: list[str] = []
+        self.policy: str | None = None
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
         if values.get("id"):
             self.ids.add(values["id"])
+        if tag == "meta" and (values.get("http-equiv") or "").lower() == "content-security-policy":
+            self.policy = values.get("content")
         if tag == "a" and values.get("href"):
             self.links.append(values["href"])
         if tag == "img" and not (values.get("src") or "").startswith("data:"):
@@ -124,6 +127,7 @@ def check(site: Path, toc: dict) -> tuple[int, list[str]]:
         where = path.relative_to(site)
         asked = [a for a in page.fetched if foreign(a)] + [a for s in page.styles for a in foreign_in_css(s)]
         expect(not asked, f"{where} asks another host for {', '.join(asked[:3])}")
+        expect("default-src 'none'" in (page.policy or "") and "://" not in page.policy, f"{where} has no policy")
         lost = [a for a in page.fetched if not foreign(a) and not present(path, a)]
         expect(not lost, f"{where} asks for files that are not there: {', '.join(lost[:3])}")
         mute = [i.get("src") for i in page.images if not (i.get("alt") or "").strip()]

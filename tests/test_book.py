@@ -12,6 +12,8 @@ import pytest
 import yaml
 from pybtex.database import parse_file
 
+from unlearnlib.__main__ import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = {"book/generated/claims", "book/generated/methods", "book/generated/status"}
 # Names under which a distribution is imported, where they differ.
@@ -172,7 +174,7 @@ def test_versions_agree():
 
     declared = re.search(r"^version = \"([^\"]+)\"", text("pyproject.toml"), re.MULTILINE)[1]
     assert unlearnlib.__version__ == declared == str(yaml.safe_load(text("CITATION.cff"))["version"])
-    assert f"## {declared}" in text("CHANGELOG.md")
+    assert f"## {declared}" in text("CHANGELOG.md") and f"Version {declared}" in text("book/how-to-cite.md")
 
 
 def test_numerics_are_pinned_alike_everywhere():
@@ -190,6 +192,9 @@ def test_commands_that_the_texts_name_exist():
     pages = [text(name) for name in ("README.md", "CONTRIBUTING.md", ".ci/run")] + list(prose().values())
     named = {t for page in pages for t in re.findall(r"(?:^|`)make ([a-z]+)", page, re.MULTILINE)}
     assert {"test", "book"} <= named <= targets
+    commands = {t for page in pages for t in re.findall(r"(?:bin/|`)unlearn ([a-z]+)", page)}
+    assert commands and commands <= {name for group in COMMANDS.values() for name in group}
+    assert not [page for page in pages if re.search(r"python -m unlearnlib\.\w", page) and "CHANGELOG" not in page]
     phony = set(re.search(r"^\.PHONY: (.+)$", text("Makefile"), re.MULTILINE)[1].split())
     assert targets == phony, "each target has a help line and is phony"
 
@@ -203,7 +208,26 @@ def test_workflows_use_only_the_platforms_own_actions():
     for path in (ROOT / ".github/workflows").glob("*.yml"):
         used = re.findall(r"uses: (\S+)", path.read_text(encoding="utf-8"))
         assert used and all(name.startswith("actions/") for name in used), path.name
-        assert yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+        # A tag can be moved to other code, a commit cannot; the tag stands in a comment.
+        pinned = re.findall(r"uses: \S+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(pinned) == len(used), path.name
+
+
+def test_only_the_job_that_deploys_may_write():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name, job in workflow["jobs"].items():
+            given = job.get("permissions", workflow["permissions"])
+            runs = [step for step in job["steps"] if "run" in step or "checkout" in step.get("uses", "")]
+            assert set(given.values()) <= {"read"} or (name == "deploy" and not runs), f"{path.name}: {name}"
+            keeps = [s for s in job["steps"] if "checkout@" in s.get("uses", "")]
+            assert all(step["with"]["persist-credentials"] is False for step in keeps)
+
+
+def test_the_library_is_tried_on_the_pythons_it_declares():
+    workflow = yaml.safe_load(text(".github/workflows/test.yml"))
+    tried = {row["python"] for row in workflow["jobs"]["library"]["strategy"]["matrix"]["include"]}
+    assert tried == set(re.findall(r"Python :: (3\.\d+)", text("pyproject.toml")))
 
 
 def test_ci_script_is_valid_and_runs_the_two_commands():

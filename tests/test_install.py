@@ -89,6 +89,14 @@ def test_no_optional_package_is_imported_by_name():
     }
 
 
+def test_every_optional_package_is_known():
+    from unlearnlib._extras import EXTRAS
+
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "unlearnlib").rglob("*.py")]
+    asked = {module for text in texts for module in re.findall(r"\boptional\(\"(\w+)", text)}
+    assert asked | {"IPython"} == {module for modules in EXTRAS.values() for module in modules}
+
+
 def test_what_is_missing_is_told_in_one_line(monkeypatch):
     from unlearnlib._extras import optional
 

@@ -1,7 +1,9 @@
 """The checks of the built book see planted defects, and docstrings in plain text become valid pages."""
 
 import ast
+import base64
 import copy
+import hashlib
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from docutils.core import publish_doctree
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = {"root": "index", "parts": [{"chapters": [{"file": "notebooks/one", "sections": [{"file": "book/two"}]}]}]}
+POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'">"""
 WORDS = "<p>" + "word " * 70 + "</p>"
 
 
@@ -37,13 +40,13 @@ def site(tmp_path):
     (tmp_path / "_images/plot.png").write_bytes(b"png")
     (tmp_path / "_static/style.css").write_text("body { background: url(plot.png) } /* url(https://a.example/x) */")
     (tmp_path / "index.html").write_text(
-        f'<link rel="stylesheet" href="_static/style.css"><link rel="canonical" href="https://a.example/">{WORDS}'
+        f'{POLICY}<link rel="stylesheet" href="_static/style.css"><link rel="canonical" href="https://a.example/">{WORDS}'
         '<a href="notebooks/one.html#here">one</a> <a href="https://a.example/">elsewhere</a>'
     )
     (tmp_path / "notebooks/one.html").write_text(
-        f'<h1 id="here">One</h1>{WORDS}<img src="../_images/plot.png" alt="A plot">'
+        f'{POLICY}<h1 id="here">One</h1>{WORDS}<img src="../_images/plot.png" alt="A plot">'
     )
-    (tmp_path / "book/two.html").write_text(WORDS)
+    (tmp_path / "book/two.html").write_text(POLICY + WORDS)
     return tmp_path
 
 
@@ -80,6 +83,8 @@ def test_missing_empty_and_figureless_pages_are_seen(site):
     (site / "book/two.html").write_text("<p>short</p>")
     (site / "notebooks/one.html").write_text('<h1 id="here">One</h1>' + WORDS)
     assert "two.html says almost nothing" in failures(site) and "one.html shows no figure" in failures(site)
+    (site / "book/two.html").write_text(WORDS)
+    assert "two.html has no policy" in failures(site)
     (site / "book/two.html").unlink()
     assert "two.html is missing" in failures(site)
 
@@ -219,6 +224,42 @@ def test_docstrings_of_the_library_are_valid_pages():
 
 
 # --- the rest of the extension
+
+
+def test_a_page_gets_a_policy_that_knows_its_scripts():
+    """The digest of `1` as `printf 1 | sha256sum` gives it, in base 64."""
+    head = '<html><head><meta charset="utf-8"/><script>1</script><script src="a.js"></script>'
+    page = book_site.with_policy(f'{head}<script type="x">1</script></head>')
+    found = check_site.Page(page)
+    assert "script-src 'self' 'sha256-a4ayc/80/OGda4BO/1o/V0etpOqiLx1JwB5S3beHW0s='; " in found.policy
+    assert found.policy.count("sha256") == 1 and "://" not in found.policy
+    assert page.index("Content-Security-Policy") < page.index("<script>") and "unsafe" not in found.policy.split(";")[1]
+
+
+def test_handlers_of_buttons_are_known_scripts_too():
+    """`a && b` stands escaped in the page; what is allowed is what the browser runs."""
+    page = book_site.with_policy('<meta charset="utf-8"><button onclick="a &amp;&amp; b">x</button>')
+    code = base64.b64encode(hashlib.sha256(b"a && b").digest()).decode()
+    assert f"script-src 'self' 'unsafe-hashes' 'sha256-{code}'; " in check_site.Page(page).policy
+
+
+def test_a_script_that_writes_tags_is_one_script():
+    script = "let a = '<b>x</b>' + '</i>'; // &amp;"
+    code = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = book_site.with_policy(f'<meta charset="utf-8"><script>{script}</script><p>x')
+    assert f"script-src 'self' 'sha256-{code}'; " in check_site.Page(page).policy
+
+
+def test_every_built_page_gets_a_policy_once(tmp_path):
+    (tmp_path / "_static").mkdir()
+    for name in ("page.html", "_static/template.html"):
+        (tmp_path / name).write_text('<meta charset="utf-8"><p>text')
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
+    book_site.forbid_other_hosts(app, None)
+    once = (tmp_path / "page.html").read_text()
+    book_site.forbid_other_hosts(app, None)
+    assert (tmp_path / "page.html").read_text() == once and once.count("Content-Security-Policy") == 1
+    assert "Security" not in (tmp_path / "_static/template.html").read_text()
 
 
 def test_mathematics_comes_from_an_installed_package(tmp_path):

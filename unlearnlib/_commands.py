@@ -36,7 +36,7 @@ class Stopped(KeyboardInterrupt):
 
 def one_line(text: object, longest: int = LONGEST) -> str:
     """The text without line breaks, and not longer than a terminal is read."""
-    flat = " ".join(str(text).split())
+    flat = " ".join(str(text).split()).encode("utf-8", "backslashreplace").decode()  # names of files may be no text
     return flat if len(flat) <= longest else f"{flat[:longest]}... ({len(flat)} characters)"
 
 

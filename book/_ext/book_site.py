@@ -1,9 +1,12 @@
-"""What the book needs beyond jupyter-book: offline mathematics, its own address, and pages of the library.
+"""What the book needs beyond jupyter-book: offline mathematics, its own address, pages of the library, and a policy
+that keeps every page from asking another host.
 
 The pages under `book/api` name modules in a comment, `% modules: unlearnlib.audit.*`; each module of the package is
 described on the page with the longest pattern that fits it, so a new module needs no new page.
 """
 
+import base64
+import hashlib
 import inspect
 import os
 import pkgutil
@@ -11,12 +14,18 @@ import re
 import shutil
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 
 CODE = re.compile(r"(``.+?``|`.+?`)")
 ITEM = re.compile(r"(- |\d+\. )")
 COLUMN = re.compile(r"(\S+(?: \S+)?) {2,}(\S.*)")
+CHARSET = re.compile(r"<meta charset=[^>]*>", re.IGNORECASE)
+POLICY = (
+    "default-src 'none'; script-src 'self'{hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'"
+)
 MARK = re.compile(r"^% modules: (.+)$", re.MULTILINE)
 
 
@@ -30,6 +39,59 @@ def copy_mathjax(app) -> None:
     shutil.copy2(source / "tex-chtml-full.js", target)
     fonts = "output/chtml/fonts/woff-v2"
     shutil.copytree(source / fonts, target / fonts, dirs_exist_ok=True)
+
+
+class _Scripts(HTMLParser):
+    """The scripts that stand in a page, those of its buttons' handlers (onclick="...") among them."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.scripts: list[str] = []
+        self.handlers: list[str] = []
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.handlers += [code for name, code in attrs if name.startswith("on") and code]
+        if tag == "script" and not any(name == "src" for name, _ in attrs):
+            self.scripts.append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag != "script"
+
+    def handle_data(self, data):
+        if self.inside:  # may come in pieces
+            self.scripts[-1] += data
+
+
+def with_policy(page: str, handlers: Collection[str] = ()) -> str:
+    """A page with a content security policy: files of its own host, and the scripts that stand in it now, no others.
+
+    handlers    of the other pages: a search reads those
+
+    Styles may stand in the page, because the typesetting of mathematics writes them.
+    """
+    found = _Scripts(page)
+    known = [*found.scripts, *found.handlers, *handlers]
+    digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in known]
+    allowed = ["unsafe-hashes"] if found.handlers or handlers else []
+    allowed += [f"sha256-{digest}" for digest in digests]
+    policy = POLICY.format(hashes="".join(f" '{source}'" for source in dict.fromkeys(allowed)))
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}" />'
+    return CHARSET.sub(lambda charset: f"{charset[0]}\n    {meta}", page, count=1)
+
+
+def forbid_other_hosts(app, exception) -> None:
+    """Give every page that was built its policy; those that were built before have theirs."""
+    if exception is not None or app.builder.format != "html":
+        return
+    built = sorted(path for path in Path(app.outdir).rglob("*.html") if "_static" not in path.parts)
+    pages = {path: path.read_text(encoding="utf-8") for path in built}
+    handlers = sorted({code for page in pages.values() for code in _Scripts(page).handlers})
+    for path, page in pages.items():
+        if "Content-Security-Policy" not in page:
+            path.write_text(with_policy(page, handlers), encoding="utf-8")
 
 
 def set_address(app, config) -> None:
@@ -140,5 +202,6 @@ def setup(app):
     app.connect("config-inited", set_address)
     app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", describe_modules)
+    app.connect("build-finished", forbid_other_hosts)
     app.connect("autodoc-process-docstring", process_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -108,23 +108,23 @@ _RUN = """\
 examples:
   unlearn run notebooks/*.ipynb --in-place --jobs 2
       execute the committed pages anew, at their defaults
-  unlearn run notebooks/08-dose-control.ipynb -p dataset mnist -p lr -1e-05 -o runs/
-      write runs/08-dose-control.ipynb with two parameters changed
-  unlearn run notebooks/01-what-is-forgetting.ipynb -p seed 3 -o 'runs/{dataset}-s{seed}.ipynb'
-      fields in braces are parameters of the page; a store such as s3://bucket/{seed}.ipynb is written as well
+  unlearn run notebooks/01-what-is-forgetting.ipynb -p dataset mnist -p unlearning_lr 1e-3 -o runs/
+      write runs/01-what-is-forgetting.ipynb with two parameters changed
+  unlearn run notebooks/08-dose-control.ipynb -p forget class:3 -o 'runs/{dataset}-{forget}.ipynb'
+      fields in braces are parameters of the page; a store such as s3://bucket/{lr}.ipynb is written as well
 """
 _GRID = """\
 examples:
-  unlearn grid notebooks/08-dose-control.ipynb -g dataset mnist cifar10 -g seed 0 1 \\
-      -o 'runs/dose/{dataset}-s{seed}.ipynb' --jobs 2
-  unlearn grid notebooks/08-dose-control.ipynb -g lr -1e-3 .5 -p seed 1 -o 'runs/{lr}.ipynb'
+  unlearn grid notebooks/08-dose-control.ipynb -g dataset digits mnist5k -g lr .02 .05 \\
+      -o 'runs/dose/{dataset}-{lr}.ipynb' --jobs 2
+  unlearn grid notebooks/08-dose-control.ipynb -g alpha .6 .9 -p seeds "[0, 1]" -o 'runs/{alpha}.ipynb'
 
 What the runs record is collected in runs/dose/08-dose-control-records.csv.
 """
 _RULES = """
-A parameter is a Python or YAML literal of the type of its default: 3, 1e-3, true, [mnist, cifar10], random:0.1;
-the text 5 is written '"5"'. Unknown names and wrong types are refused before anything runs, and so is an output
-that cannot be written. A page that is there and whose code, parameters and versions are unchanged is skipped, so
+A parameter is a Python or YAML literal of the type of its default: 3, -1e-05, true, [mnist, cifar10],
+random:0.1; the text 5 is written '"5"'. Unknown names and wrong types are refused before anything runs, and so is
+an output that cannot be written. A page that is there and whose code, parameters and versions are unchanged is skipped, so
 the same command goes on after an interruption.
 
 exit status: 0 all pages are there, 1 a run failed (what there is of its page is kept as NAME.partial.ipynb),
@@ -200,7 +200,7 @@ def _running(parser: Parser) -> Parser:
 
 def _seconds(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text[:12]) < 10**8:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{one_line(text, 40)!r} is no whole number of seconds above 0")
     return int(text)
 
 
