@@ -8,6 +8,7 @@ os.environ.update(
     ATEN_CPU_CAPABILITY="avx2",
     ONEDNN_MAX_CPU_ISA="AVX2",
     MKL_CBWR="COMPATIBLE",
+    OPENBLAS_CORETYPE="Haswell",
     MPLBACKEND="agg",
 )
 # Kernels start in the folder of their notebook; they must find this source tree.

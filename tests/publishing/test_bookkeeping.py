@@ -336,11 +336,20 @@ else:
 def test_pinning_takes_effect_after_the_import_of_torch_but_not_after_its_first_operation():
     pinned = (*bookkeeping.PINS, *bookkeeping.ONE_THREAD, bookkeeping.FAST)
     env = {name: value for name, value in os.environ.items() if name not in pinned}
+    env["OPENBLAS_CORETYPE"] = "Haswell"  # torch imports numpy, which reads it once
     done = subprocess.run([sys.executable, "-c", _PIN], env=env, capture_output=True, text=True, check=False)
     late, in_time = done.stdout.splitlines()
     assert in_time.split() == ["1", "AVX2", "pinned"]
     if late == "AVX512":  # a CPU without it has nothing to be too late for
         assert "restart and call pin_numerics() before" in done.stderr.splitlines()[-1]
+
+
+def test_pinning_refuses_a_numpy_with_other_kernels():
+    env = {**os.environ, "OPENBLAS_CORETYPE": "Sandybridge"}
+    code = f"import sys, numpy; sys.path.insert(0, {str(ROOT)!r}); from unlearnlib.publishing import bookkeeping as b; "
+    done = subprocess.run([sys.executable, "-c", code + "b.pin_numerics()"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("restart with OPENBLAS_CORETYPE=Haswell set before its first import")
 
 
 def test_the_fast_mode_changes_nothing(session, monkeypatch):

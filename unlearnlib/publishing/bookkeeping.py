@@ -30,7 +30,12 @@ from unlearnlib.store import digests
 __all__ = ["PINS", "begin", "claim", "estimate", "pin_numerics", "record", "reproduce", "table"]
 
 # With one thread these give the same bits on every x86-64 CPU that has AVX2.
-PINS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+PINS = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # set by the runner
 FAST, OUTPUT, RECORDS, NOTES = "UNLEARN_FAST", "UNLEARN_OUTPUT", "UNLEARN_RECORDS", "UNLEARN_NOTES"
@@ -59,17 +64,21 @@ def pin_numerics(fast: bool | None = None) -> None:
     threads and instructions as they are; None asks the environment (`UNLEARN_FAST=1`). Raises RuntimeError if
     it comes too late, warns if the CPU has no AVX2.
     """
+    fast = os.environ.get(FAST) == "1" if fast is None else fast
+    if not fast:  # first of all: numpy and torch read it when they are imported, and drawing imports numpy
+        os.environ.update({**PINS, **ONE_THREAD})
     shell = _shell()
     if shell and getattr(shell, "kernel", None):
         _set_image_format(shell)
         _watch(shell)
     _warn_outside_the_page()
-    if os.environ.get(FAST) == "1" if fast is None else fast:
+    if fast:
         _page.mode = "fast"
         return
-    os.environ.update({**PINS, **ONE_THREAD})
     import torch
     from threadpoolctl import threadpool_limits
+
+    from unlearnlib.store import products
 
     torch.set_num_threads(1)
     threadpool_limits(1)  # numpy has read its environment already
@@ -78,6 +87,9 @@ def pin_numerics(fast: bool | None = None) -> None:
         raise RuntimeError("torch has computed already: restart and call pin_numerics() before the first tensor")
     if chosen != "AVX2":
         warnings.warn(f"this CPU offers {chosen}, not AVX2: last digits will differ from the book", stacklevel=2)
+    else:
+        products.use()
+        os.environ[products.WANTED] = "1"  # worker processes follow
     _page.mode = "pinned"
 
 

@@ -20,13 +20,13 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from unlearnlib.store import digests
+from unlearnlib.store import digests, products
 
 # They move results about and do not change them.
 _CARRIERS = {
     f"unlearnlib.{name}"
     for name in (
-        *("store.addresses", "store.cache", "store.digests", "store.places"),
+        *("store.addresses", "store.cache", "store.digests", "store.places", "store.products"),
         *("data.downloads", "data.sources", "methods.catalogue", "training.cluster"),
     )
 }
@@ -78,6 +78,7 @@ def numerics(device: torch.device | str = "cpu") -> dict[str, object]:
         "device": device.type if cpu else str(torch.get_device_module(device).get_device_name(device)),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "limits": {name: os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR")},
+        "products": "numpy" if products.used() else "torch",
         "one_thread": torch.get_num_threads() == 1,
     }
     return found | ({"fast": True} if os.environ.get("UNLEARN_FAST") == "1" else {})

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from unlearnlib._extras import optional
+from unlearnlib.store import products
 
 ATTEMPTS = 3  # times that a job may lose its worker
 
@@ -121,6 +122,8 @@ def _begin_worker(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     os.environ["TQDM_DISABLE"] = "1"
     torch.set_num_threads(1)
+    if os.environ.get(products.WANTED) == "1":
+        products.use()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
