@@ -86,7 +86,7 @@ def clopper_pearson(k, n, level: float = 0.95, sides: int = 2):
     Clopper and Pearson, Biometrika 1934.
     """
     k, n = np.asarray(k, float), np.asarray(n, float)
-    if np.any((k < 0) | (k > n) | (n <= 0)):
+    if not np.all((k >= 0) & (k <= n) & (n > 0)):  # NaN fails, too
         raise ValueError("clopper_pearson needs 0 <= k <= n and n > 0")
     if not 0 < level < 1 or sides not in (1, 2):
         raise ValueError(f"level must lie in (0, 1) and sides be 1 or 2, not {level} and {sides}")
