@@ -44,8 +44,7 @@ def _finite_vector(values) -> np.ndarray:
 def t_interval(values, level: float = 0.95, *, bounds: tuple[float, float] | None = None, count: float = math.nan):
     """Student's interval of the mean over training seeds: mean +- t_{n-1} sd / sqrt(n).
 
-    `bounds` of the values, (0, 1) for shares and areas and (-1, 1) for their differences, carry it to the logit scale
-    (see `on_logit_scale`). `count` says of how many examples the values are shares: where all n values agree, no spread
+    `bounds` of the values, (0, 1) for shares and areas, carry it to the logit scale (see `on_logit_scale`). `count` says of how many examples the values are shares: where all n values agree, no spread
     was seen, but events that befall one example in every `count` at rate p stay unseen with probability
     (1 - p)^(n count), so shares up to p = 1 - ((1 - level) / 2)^(1 / (n count)) away are not excluded. Without `count`
     it is taken as 1 at the ends of the range: any law on [0, 1] with mean p is 1 in n draws with probability p^n at
@@ -213,15 +212,15 @@ def _c4(n: float) -> float:
 
 def _around(v: np.ndarray, half: float, level: float, bounds, count: float) -> tuple[float, float, float]:
     """Mean, low and high: `half` to either side, on the logit scale of `bounds`, with what agreement cannot exclude."""
-    mean = float(v.mean())
-    if bounds is None or math.isnan(half):
-        return mean, mean - half, mean + half
-    low, high = bounds
+    low, high = bounds or (-math.inf, math.inf)
     if v.min() < low or v.max() > high:
         raise ValueError(f"values must lie in {low:g} to {high:g}; these reach from {v.min():g} to {v.max():g}")
+    mean = float(v.mean())
+    if math.isnan(half):
+        return mean, math.nan, math.nan
     if np.ptp(v) > 0:
-        return mean, *on_logit_scale(mean, half, bounds)
+        return mean, *((mean - half, mean + half) if bounds is None else on_logit_scale(mean, half, bounds))
     mean = float(v[0])  # the mean of equal values is off by rounding
-    seen = count if count == count else 1.0 if mean in bounds else math.inf
+    seen = count if count == count else 1.0 if mean in (low, high) else math.inf
     away = 1 - ((1 - level) / 2) ** (1 / (len(v) * seen))
     return mean, max(mean - away, low), min(mean + away, high)
