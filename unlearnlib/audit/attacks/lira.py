@@ -139,8 +139,9 @@ def lira(scores, state, *, game: str, parents=None, variance: str = "shared", re
     a_side = int(min(np.median(member.sum(0)), np.median(other.sum(0))))
     if a_side < 2:
         raise ValueError(f"game {game} needs two models or more on either side of each example; the median is {a_side}")
-    if a_side < FEWEST_MODELS.get(variance, 0):
-        raise ValueError(f"variance {variance!r} needs {FEWEST_MODELS[variance]} models a side, not {a_side}: use 'shared'")
+    fewest = FEWEST_MODELS.get(variance, 0)
+    if a_side < fewest:
+        raise ValueError(f"variance {variance!r} needs {fewest} models a side, not {a_side}: use 'shared'")
     mode = "pooled" if variance == "shared" and a_side <= POOL_AT else variance
 
     queries = [_attack(s[..., q], member, other, clusters, mode) for q in range(s.shape[-1])]
@@ -219,9 +220,7 @@ def _attack(x, member, other, clusters, variance) -> tuple[np.ndarray, np.ndarra
     if variance == "robust":
         x = normal_scores(x, member | other)
     wholes = [Moments.of(x, side) for side in sides]
-    rests = [
-        whole.without(Moments.of_clusters(x, side, clusters)) for whole, side in zip(wholes, sides, strict=True)
-    ]
+    rests = [whole.without(Moments.of_clusters(x, side, clusters)) for whole, side in zip(wholes, sides, strict=True)]
     left_out = log_ratio(x, *rests, prior_strengths(*wholes), variance)
 
     crossed = np.full(x.shape, np.nan)

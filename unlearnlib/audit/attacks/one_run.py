@@ -34,8 +34,8 @@ from unlearnlib.audit.statistics.roc import as_array
 class OneRun:
     """`epsilon`: of the map from coins to model, for one canary; `unlearning_epsilon`: between the unlearned model and
     the one that never saw the canaries, for all of them together. Lower bounds, each at `confidence` by itself.
-    `guesses`, `correct`: of the number of guesses that gave `epsilon`; `tried`: all numbers of guesses paid for. Canaries
-    passed over because of ties count among `guesses` and not as correct.
+    `guesses`, `correct`: of the number of guesses that gave `epsilon`; `tried`: all numbers of guesses paid for.
+    Canaries passed over because of ties count among `guesses` and not as correct.
     """
 
     epsilon: float

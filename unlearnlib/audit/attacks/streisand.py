@@ -33,7 +33,7 @@ class Tails:
     null_above: float
     per_example_below: np.ndarray  # [N]
     per_example_above: np.ndarray
-    per_model_below: np.ndarray  # [M] unlearned models: an interval over these counts what a run shifts for all examples
+    per_model_below: np.ndarray  # [M]: an interval over models counts what a run shifts for all examples at once
     per_model_above: np.ndarray
     null_per_model_below: np.ndarray  # [K / 2] oracles that did not make the band
     null_per_model_above: np.ndarray

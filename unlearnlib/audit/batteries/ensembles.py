@@ -98,7 +98,8 @@ def ensemble_estimates(
         for side, label in (("below", "mass below q05"), ("above", "mass above q95")):
             own, excess = tails.interval(side), tails.excess(side)
             ends = dict(low=own.low, high=own.high, gap_low=excess.low, gap_high=excess.high, ci_method=own.method)
-            add("Streisand", label, own.value, [getattr(tails, f"null_{side}")], "target", **{**ends, "n_models": len(u)})
+            ends["n_models"] = len(u)
+            add("Streisand", label, own.value, [getattr(tails, f"null_{side}")], "target", **ends)
     return found
 
 
