@@ -44,11 +44,11 @@ def _finite_vector(values) -> np.ndarray:
 def t_interval(values, level: float = 0.95, *, bounds: tuple[float, float] | None = None, count: float = math.nan):
     """Student's interval of the mean over training seeds: mean +- t_{n-1} sd / sqrt(n).
 
-    `bounds` of the values, (0, 1) for shares and areas, carry it to the logit scale (see `on_logit_scale`). `count` says
-    of how many examples the values are shares: where all n values agree, no spread was seen, but events that befall an
-    example at rate p stay unseen with probability (1 - p)^(n count), so shares up to 1 - ((1 - level) / 2)^(1/(n count))
-    away are not excluded. Without `count` it is taken as 1 at the ends of the range: of any law on [0, 1] with mean p
-    all n draws are 1 with probability p^n at most.
+    `bounds` of the values, (0, 1) for shares and areas, carry it to the logit scale (see `on_logit_scale`). `count`
+    says of how many examples the values are shares. Where all n values agree no spread was seen; but events that befall
+    an example at rate p stay unseen with probability (1 - p)^(n count), so shares up to
+    1 - ((1 - level) / 2)^(1 / (n count)) away are not excluded. Without `count` it is taken as 1 at the ends of the
+    range: of any law on [0, 1] with mean p, all n draws are 1 with probability p^n at most.
     """
     v = _finite_vector(values)
     spread = t.ppf(0.5 + level / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)) if len(v) > 1 else np.nan
