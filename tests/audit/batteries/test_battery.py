@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from unlearnlib.audit.batteries.battery import audit_logits, battery, logits_of
+from unlearnlib.audit.batteries.memo import Memo
 from unlearnlib.audit.batteries.rungs import Logits, Relearning, Truth
 from unlearnlib.audit.distances.outputs import js_divergence, softmax
-from unlearnlib.audit.verdicts.tidy import COLUMNS, NULL_METHOD, row, summarise, table
+from unlearnlib.audit.verdicts.tidy import COLUMNS, NULL_METHOD, SHARES, row, summarise, table
 from unlearnlib.audit.verdicts.verdict import DAMAGED, NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict_of
 from unlearnlib.data.examples import Examples, Split
 from unlearnlib.methods.records import Cost
@@ -281,3 +282,103 @@ def test_refusals():
     bare = Split.of(retain=split.retain, forget=split.forget)
     with pytest.raises(ValueError, match="never seen"):
         battery(small(0), bare)
+
+
+# what is undefined costs one row
+
+
+@pytest.mark.parametrize("forgotten", [1, 2])
+def test_a_few_forgotten_examples_lose_only_what_they_leave_undefined(forgotten):
+    whole, models = split_of(), [small(i) for i in range(4)]
+    split = Split.of(
+        retain=whole.retain, forget=whole.forget[:forgotten], test=whole.test, request=f"random:{forgotten}"
+    )
+    relearning = Relearning(lr=0.1, steps=5, max_steps=30)
+    rows = battery(models[0], split, oracles=models[1:3], originals=[models[3]], relearning=relearning)
+    for statistic in ("CKA to retrained", "CKA to original"):
+        line = pick(rows, "probe", statistic)
+        assert not line["valid_flag"] and "four examples" in line["reason"] and np.isnan(line["value"])
+    assert pick(rows, "probe", "accuracy")["valid_flag"] and pick(rows, "accuracy", "UA")["valid_flag"]
+    line = pick(rows, "relearn", "log AIN")
+    assert line["valid_flag"] == (forgotten > 1) or "channel" in line["reason"]  # batch normalisation of one picture
+    assert not pick(rows, "loss rank", "AUC")["valid_flag"] and "\n" not in "".join(rows["reason"])
+
+
+def test_constant_features_cost_the_alignment_alone():
+    split = split_of()
+
+    def dead(seed):
+        model = small(seed)
+        with torch.no_grad():
+            model[2].weight.zero_()
+            model[2].bias.zero_()
+        return model.eval()
+
+    rows = battery(dead(0), split, oracles=[small(1), small(2)], originals=[small(3)], rungs=("utility", "probe"))
+    assert not pick(rows, "probe", "CKA to retrained")["valid_flag"]
+    assert "constant" in pick(rows, "probe", "CKA to original")["reason"]
+    assert pick(rows, "probe", "accuracy")["valid_flag"]
+    alive = battery(small(1), split, oracles=[dead(0), small(2)], originals=[small(3)], rungs=("probe",))
+    assert pick(alive, "probe", "CKA to original")["valid_flag"]
+
+
+def test_infinite_and_half_precision_logits_are_audited():
+    def audited(model):
+        return table([row(e, tags={}) for e, _, _ in audit_logits(model, TRUTH, oracles=ORACLES)])
+
+    candidate = simulate(3)
+    plain, infinite = audited(candidate), candidate.forget.copy()
+    infinite[7, (TRUTH.forget[7] + 1) % CLASSES] = np.inf  # a loss without bound
+    rows = audited(edited(candidate, infinite))
+    for audit, statistic in (("loss rank", "AUC"), ("loss attack", "accuracy"), ("calibrated margin", "AUC")):
+        found, known = pick(rows, audit, statistic), pick(plain, audit, statistic)
+        assert found["valid_flag"] and found["value"] == pytest.approx(known["value"], abs=0.02)
+    halves = Logits(*(torch.tensor(getattr(candidate, part)).bfloat16() for part in SIZES))
+    auc = pick(audited(halves), "loss rank", "AUC")
+    assert auc["valid_flag"] and auc["value"] == pytest.approx(pick(plain, "loss rank", "AUC")["value"], abs=0.01)
+
+
+def test_logits_of_half_precision_models_and_learners():
+    split, model = split_of(), small(0).eval().bfloat16()
+    with torch.no_grad():
+        expected = model(split.test.pixels().bfloat16()).float().numpy()
+        found = logits_of(lambda x: model(x.bfloat16()), split.test)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_memo_keeps_models_apart_and_alive():
+    memo, calls = Memo(), []
+
+    def measure(model):
+        calls.append(model)
+        return len(calls)
+
+    first = [memo(measure, object()) for _ in range(50)]  # an address may be given again once its object is gone
+    assert first == list(range(1, 51))
+    one = object()
+    assert memo(measure, one) == memo(measure, one) == 51
+
+
+def test_certificates_of_the_battery_need_parents():
+    split = split_of()
+    models = [
+        Logits(*(logits_of(small(i), part) for part in (split.forget, split.retain, split.test))) for i in range(24)
+    ]
+    both = [
+        battery(models[0], split, oracles=models[8:], unlearned=models[1:8], rungs=("ensemble",), parents=parents)
+        for parents in (None, range(8), [0] * 8)
+    ]
+    known = [rows[rows["audit"] == "epsilon"] for rows in both]
+    assert not known[0]["valid_flag"].iloc[0] and known[1]["valid_flag"].iloc[0] and len(both[2]) == 0
+
+
+def test_every_interval_of_a_share_or_an_area_is_inside_and_has_a_width(traps, summary):
+    for frame_, low, high in (
+        (traps, "ci_lo", "ci_hi"),
+        (traps, "null_lo", "null_hi"),
+        (summary, "value_lo", "value_hi"),
+    ):
+        shares = frame_[frame_["statistic"].isin(SHARES)].dropna(subset=[low])
+        assert len(shares) > 20 and (shares[low] >= 0).all() and (shares[high] <= 1).all()
+        moving = shares[shares["statistic"] != "majority accuracy"]  # a constant of the design
+        assert (moving[low] < moving[high]).all()

@@ -18,7 +18,8 @@ reaches AUC .68/.62/.59/.56 at 8/16/32/64 models a side.
 Carlini et al., arXiv 2112.03570 (LiRA); Hayes et al., arXiv 2403.01218 (U-LiRA). Deviations: one variance for both
 hypotheses by default, which is far stronger with few models, and means instead of medians, which can be left out of.
 On margins with heavy tails the fitted Gaussians are too wide: for Student's t(2) shifted by 1 the default reaches AUC
-.624/.657/.672 with 8/16/32 models a side, `variance="robust"` .650/.681/.689. On Gaussian margins it loses .004/.002/0.
+.631/.655/.673 with 8/16/32 models a side, `variance="robust"` .660/.681/.689. On Gaussian margins it loses
+.005/.002/.001.
 """
 
 from dataclasses import dataclass

@@ -14,8 +14,12 @@ from unlearnlib.audit.statistics.roc import as_array
 
 
 def softmax(logits) -> np.ndarray:
-    """Probabilities in float64 from logits [..., C]."""
-    return _softmax(as_array(logits, np.float64), axis=-1)
+    """Probabilities in float64 from logits [..., C]; infinite logits share all of the mass."""
+    z = as_array(logits, np.float64)
+    infinite = np.isposinf(z)
+    if infinite.any():
+        z = np.where(infinite.any(-1, keepdims=True), np.where(infinite, 0.0, -np.inf), z)
+    return _softmax(z, axis=-1)
 
 
 def _pair(p, q) -> tuple[np.ndarray, np.ndarray]:

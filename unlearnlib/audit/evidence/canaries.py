@@ -16,7 +16,6 @@ from unlearnlib.audit.distances.composites import accuracy
 from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.training.models import device_of, evaluating
 
-
 EXACT = 200  # canaries up to which a p-value is summed, not taken from the normal law
 
 
@@ -145,9 +144,8 @@ def _exact_p(ranks: np.ndarray, classes: int) -> float:
         law = np.convolve(law, one)
     away = np.abs(np.arange(len(law)) - (len(law) - 1) / 2)
     seen = abs(float(ranks.sum()) - len(ranks) / 2) * (classes - 2)
-    return (
-        1.0 - float(law[away < seen - 1e-9].sum()) if seen < away.max() / 2 else float(law[away >= seen - 1e-9].sum())
-    )
+    beyond = away >= seen - 1e-9
+    return 1.0 if beyond.all() else float(law[beyond].sum())
 
 
 def canary_rate(logits, planted_labels) -> float:
