@@ -266,3 +266,12 @@ def test_interval_covers_with_few_examples_and_never_claims_certainty(m, n, leve
         covered = (intervals[:, 0] <= norm.cdf(shift / np.sqrt(2))) & (norm.cdf(shift / np.sqrt(2)) <= intervals[:, 1])
         assert covered.mean() > level - 0.025 and (intervals[:, 0] < intervals[:, 1]).all()  # 3 SE of 800
         assert (intervals >= 0).all() and (intervals <= 1).all()
+
+
+@pytest.mark.parametrize("m, n, scale, area", [(30, 100, 3.0, 0.983), (50, 50, 1.0, 0.983), (100, 30, 0.3, 0.983)])
+def test_interval_covers_near_the_end_of_its_range(m, n, scale, area):
+    shift = norm.ppf(area) * np.sqrt(1 + scale**2)
+    draws = numpy_generator(m, "end", n).normal(size=(300, m + n))
+    intervals = np.array([two_sides(shift + scale * d[:m], d[m:]).interval() for d in draws])
+    assert ((intervals[:, 0] <= area) & (area <= intervals[:, 1])).mean() > 0.925  # .95 less 2 SE of 300 repetitions
+    assert (intervals >= 0).all() and (intervals <= 1).all() and (intervals[:, 0] < intervals[:, 1]).all()

@@ -110,7 +110,7 @@ def _area(name: str, make: Callable[[], Roc], **more) -> list[Estimate]:
     small = min(r.n_members, r.n_nonmembers) < SMALLEST_SIDE
     state = dict(valid=not small, reason=f"fewer than {SMALLEST_SIDE} examples on one side" if small else "")
     aim = {"target": "retrain", **sizes, **more, **state}
-    result = [Estimate(name, "B", "forget", "AUC", r.auc, *r.interval(), "DeLong, logit scale", **aim)]
+    result = [Estimate(name, "B", "forget", "AUC", r.auc, *r.interval(), "DeLong and inverted test", **aim)]
     for alpha in TPR_AT:
         if r.n_nonmembers * alpha >= 10:
             at = (r.tpr_at(alpha), *r.interval_at(alpha), "Clopper-Pearson over thresholds")

@@ -210,25 +210,29 @@ class Roc:
         return tuple(float(np.var(placements, ddof=1)) / n for placements, n in parts)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """DeLong interval of `auc` on the logit scale, which keeps it inside [0, 1].
+        """Interval of `auc`: the wider limits of DeLong's, on the logit scale, and of an inverted test; inside [0, 1].
 
         DeLong's variance is the sum of two sample variances, over members and over non-members, so its quantile is
-        Student's with Welch's degrees of freedom: with z, 3 against 30 examples would cover .88. Where
-        members and non-members are separated without exception, or all tied, that variance is zero; there the
-        Hanley-McNeil variance is inverted instead (Newcombe's method 5). Separation of k = min(m, n) disjoint pairs has
-        probability auc^k at most, so no limit is claimed beyond (1 - level)^(1/k). With three examples
-        on a side against 30 it covers .935, with two against 50 .88.
+        Student's with Welch's degrees of freedom: with z, 3 against 30 examples would cover .88. Near the ends of the
+        range that variance rests on the few examples that are out of order, and is too small where there happen to be
+        none of the rarer ones: alone it covers .80 at an AUC of .98 if the laws differ in width. So neither limit lies
+        within that of Newcombe's method 5, all theta that differ from `auc` by no more than z standard errors of
+        Hanley and McNeil *at theta*; where all pairs are in order, or all tied, that is the interval. Separation of
+        k = min(m, n) disjoint pairs has probability auc^k at most, so no limit is claimed beyond (1 - level)^(1/k).
+        With three examples on a side against 30 it covers .935, with two against 50 .88.
 
         DeLong et al., Biometrics 1988; Newcombe, Statistics in Medicine 2006.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1), not {level}")
         auc, sizes, parts = self.auc, (self.n_members, self.n_nonmembers), self._variances
+        least = inverted_hanley_mcneil(auc, *sizes, level)
         if sum(parts) == 0 or not 0 < auc < 1:
-            return inverted_hanley_mcneil(auc, *sizes, level)
+            return least
         freedom = sum(parts) ** 2 / sum(v**2 / (n - 1) for v, n in zip(parts, sizes, strict=True))
         half = t.ppf(0.5 + level / 2, freedom) * math.sqrt(sum(parts)) / (auc * (1 - auc))
-        return float(expit(logit(auc) - half)), float(expit(logit(auc) + half))
+        low, high = (float(end) for end in expit(logit(auc) + np.array([-half, half])))
+        return min(low, least[0]), max(high, least[1])
 
 
 def inverted_hanley_mcneil(auc: float, m: int, n: int, level: float) -> tuple[float, float]:

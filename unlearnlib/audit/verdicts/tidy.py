@@ -26,7 +26,7 @@ NULL_METHOD = "retrain, other seed"  # the candidate that is one more retraining
 # statistics that are shares, areas or means of them: their intervals stay in [0, 1], those of gaps in [-1, 1]
 SHARES = frozenset(
     ("UA", "RA", "TA", "AUC", "TPR", "accuracy", "majority accuracy", "non-member share", "completeness", "NoMUS")
-    + ("ToW", "average gap", "F", "share above null P95", "mass below q05", "mass above q95")
+    + ("ToW", "average gap", "forgetting score", "F", "share above null P95", "mass below q05", "mass above q95")
 )
 ONE_ESTIMATE = ("audit", "game", "subset", "statistic", "alpha", "delta", "variance_mode")
 
