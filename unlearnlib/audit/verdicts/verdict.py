@@ -4,7 +4,7 @@
     over-forgotten                  it lies below, or forgotten examples score conspicuously low (Streisand)
     damaged                         the utility gap's interval lies below 0
     no leakage detected above MDE   none of these; the smallest effect that could have been seen is stated
-    undecided                       none of these, and the attack failed its own null, by chance or by a defect
+    undecided: no valid attack      none of these, and the attack failed its own null, or had too little to go on
 
 Absence of evidence is reported with its resolution. Before "no leakage detected" may be *claimed* for a method, one
 distributional audit (KLoM or epsilon) and one audit by construction (canary, interclass confusion, Gaussian poison)
@@ -24,7 +24,7 @@ RESIDUAL = "residual"
 OVER_FORGOTTEN = "over-forgotten"
 DAMAGED = "damaged"
 NOTHING_FOUND = "no leakage detected above MDE"
-UNDECIDED = "undecided: the attack failed its null"
+UNDECIDED = "undecided: no valid attack"
 LABELS = (RESIDUAL, OVER_FORGOTTEN, DAMAGED, NOTHING_FOUND, UNDECIDED)
 
 # where the headline comes from, best first: (audit, game, statistic)
@@ -40,7 +40,7 @@ HEADLINES = (
 class Verdict:
     """`label` is the first of `labels`; `mde` the smallest effect above the null that 80% of such audits would see.
 
-    It is infinite where the attack failed its null.
+    It is infinite where no attack is valid.
     """
 
     label: str
