@@ -148,6 +148,7 @@ def _audited(order: _Order, needed: Mapping[str, object]):
         model, cost = seen(cell.model)
         oracles = [oracle for oracle in cell.oracles if oracle not in failed]
         made = [seen(oracle) for oracle in oracles]
+        siblings = [sibling for sibling in cell.siblings if sibling not in failed]
         pair = next((i for i, oracle in enumerate(oracles) if oracle.seed == cell.model.seed), None)
         itself = cell.model.candidate == Candidate(RETRAIN, RETRAIN)
         whole = cost if itself else None if pair is None else made[pair][1]
@@ -156,7 +157,8 @@ def _audited(order: _Order, needed: Mapping[str, object]):
             cell.model.setting.split(),
             oracles=[network for network, _ in made],
             originals=[seen(cell.model.start)[0]],
-            unlearned=[seen(sibling)[0] for sibling in cell.siblings if sibling not in failed],
+            unlearned=[seen(sibling)[0] for sibling in siblings],
+            parents=[one.seed for one in (cell.model, *siblings)],  # each seed trains an original of its own
             pair=pair,
             cost=cost,
             retrain_cost=whole,

@@ -240,3 +240,50 @@ def test_swap_advantage_of_a_real_leak():
     easy, hard = rng.normal(0.5, 1, 4000), rng.normal(0, 1, 4000)
     leak = mia.swap_advantage(easy + 2, hard, hard + 2, easy)
     assert leak == pytest.approx(2 * norm.cdf(1) - 1, abs=0.04)
+
+
+# infinite, enormous and few losses
+
+
+@pytest.mark.parametrize("far", [np.inf, 1e4, 1e30, 1e300])
+def test_one_loss_far_out_changes_nothing(far):
+    a, b = losses(5, 100, 100)
+    b = b + 10  # separable
+    assert mia.loss_attack(a, b, seed=0).accuracy == 1.0
+    b[3] = far
+    got = mia.loss_attack(a, b, seed=0)
+    assert got.accuracy == 1.0 and got.valid and mia.rank_attack(a, b).auc == 1.0
+    a[3] = far  # a member at the wrong end costs itself, no more
+    assert mia.loss_attack(a, b, seed=0).accuracy > 0.97
+
+
+def test_infinite_losses_rank_in_every_attack():
+    a, b = losses(6, 60, 60)
+    for end in (np.inf, -np.inf):
+        infinite = np.full(60, end)
+        assert mia.rank_attack(infinite, infinite).auc == 0.5 == mia.two_sided_attack(infinite, infinite, seed=0).auc
+        flat = mia.loss_attack(infinite, infinite, seed=0)
+        assert not flat.valid and flat.low < 0.5 < flat.high
+        assert mia.two_sided_attack(infinite, b, seed=0).auc == 1.0
+    sides = [np.append(v, np.inf) for v in (a, b, a)]
+    assert np.isfinite(mia.svc_efficacy(*sides, seed=0).accuracy)
+    with pytest.raises(ValueError, match="NaN"):
+        mia.svc_efficacy(np.append(a, np.nan), b, a, seed=0)
+
+
+def test_four_losses_are_no_certainty():
+    got = mia.loss_attack([0.0, 0.1], [3.0, 4.0], seed=0)
+    assert got.accuracy == 1.0 and got.high == 1.0 and got.low < 0.5
+
+
+@pytest.mark.parametrize("n, shift", [(20, 0.0), (20, 5.0), (100, 3.0), (100, 6.0)])
+def test_accuracy_interval_covers_near_its_end(n, shift):
+    got = [mia.loss_attack(*losses(i, n, n, shift=shift), seed=i) for i in range(150)]
+    assert all(0 <= g.low < g.high <= 1 for g in got)
+    assert np.mean([g.low <= norm.cdf(shift / 2) <= g.high for g in got]) > 0.914  # .95 less 2 SE of 150 repetitions
+
+
+def test_settings_that_give_no_interval_are_refused():
+    for change in (dict(splits=1), dict(test_size=0.0), dict(level=1.0)):
+        with pytest.raises(ValueError, match="two splits or more"):
+            mia.loss_attack(*losses(0, 50, 50), seed=0, **change)

@@ -170,3 +170,28 @@ def test_memory_is_found_and_forgetting_is_not():
 def test_refuses(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_ties_are_never_broken_by_position():
+    included = np.arange(100) < 50  # the included first: positions know the coins
+    for scores in (np.zeros(100), np.full(100, np.inf), np.full(100, -3.5)):
+        for two_sided in (True, False):
+            r = one_run(scores, included, two_sided=two_sided)
+            assert (r.epsilon, r.unlearning_epsilon) == (0.0, 0.0)
+        assert one_run(scores, included).correct == 0
+    halves = np.repeat([1.0, 0.0], [60, 40])  # the ten too many are not told apart: their group is passed over
+    assert one_run(halves, included, guesses=100).correct == 40
+    told = np.repeat([np.inf, -np.inf], 50)
+    assert one_run(told, included) == one_run(np.repeat([1.0, 0.0], 50), included)
+    assert one_run(told, included, guesses=100).correct == 100
+    for scores in (halves, told, np.round(numpy_generator(0, "ties").normal(size=100))):
+        order = numpy_generator(1, "ties").permutation(100)
+        assert one_run(scores[order], included[order]) == one_run(scores, included)
+
+
+def test_tied_scores_hold_the_level():
+    over = 0
+    for rep in range(200):
+        s, b = canaries(rep, 100, 0.5)
+        over += one_run(np.round(s), b, 1e-3, guesses=(100, 25)).epsilon > gaussian_epsilon(0.5, 1e-3)
+    assert over <= 19  # .05 allowed

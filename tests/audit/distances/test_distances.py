@@ -125,3 +125,55 @@ def test_fisher_ratio_closed_form_and_against_lda():
     total = np.cov(x.T, bias=True)
     assert d.fisher_ratio(x, y) == pytest.approx(np.trace(total - within) / np.trace(within))
     assert d.fisher_ratio([[0.0], [1.0]], [0, 1]) == float("inf")
+
+
+def u_statistic(x, y):
+    """HSIC by its definition over Gram matrices without their diagonals. Song et al. 2012, equation 5."""
+    k, l, one = (x @ x.T, y @ y.T, np.ones(len(x)))  # noqa: E741
+    k, l, n = k - np.diag(np.diag(k)), l - np.diag(np.diag(l)), len(x)  # noqa: E741
+    both = one @ k @ one * (one @ l @ one) / ((n - 1) * (n - 2))
+    return np.trace(k @ l) + both - 2 / (n - 2) * (one @ k @ l @ one)
+
+
+@pytest.mark.parametrize("n, width, other", [(7, 3, 2), (50, 512, 20), (6, 30, 40), (4, 5, 5)])
+def test_cka_equals_the_unbiased_u_statistic(n, width, other):
+    rng = numpy_generator(n, "hsic")
+    x, y = rng.normal(5, 1, (n, width)), rng.normal(size=(n, other))
+    y[:, :2] += x[:, :2]
+    expected = u_statistic(x, y) / np.sqrt(u_statistic(x, x) * u_statistic(y, y))
+    assert d.linear_cka(x, y) == pytest.approx(expected, abs=1e-8) and -1 <= expected <= 1
+
+
+def test_cka_of_independent_features_is_zero_where_the_biased_one_is_not():
+    rng = numpy_generator(6, "cka")
+    found = [d.linear_cka(rng.normal(size=(50, 512)), rng.normal(size=(50, 512))) for _ in range(40)]
+    assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(40) and np.std(found) < 0.05
+    x, y = (v - v.mean(0) for v in rng.normal(size=(2, 50, 512)))
+    biased = np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
+    assert biased == pytest.approx(0.91, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "x, says",
+    [
+        (np.ones((9, 3)), "constant"),
+        (np.full((9, 3), 0.1) * 1e9, "constant"),
+        (np.eye(9)[:, :1], "one example"),
+        (np.zeros((3, 3)), "four examples"),
+        (np.full((9, 3), np.inf), "not finite"),
+    ],
+)
+def test_cka_is_refused_where_it_is_undefined(x, says):
+    with pytest.raises(ValueError, match=says):
+        d.linear_cka(x, numpy_generator(7, "cka").normal(size=(len(x), 2)))
+
+
+def test_cka_takes_any_scale():
+    x = numpy_generator(8, "cka").normal(size=(20, 4))
+    for scale in (1e-120, 1e120):
+        assert d.linear_cka(scale * x, x) == pytest.approx(1)
+
+
+def test_softmax_takes_infinite_logits_to_their_limit():
+    z = [[np.inf, 0.0, 1.0], [np.inf, np.inf, 5.0], [-np.inf, 0.0, 0.0]]
+    np.testing.assert_allclose(d.softmax(z), [[1, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]])

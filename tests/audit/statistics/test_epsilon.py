@@ -119,6 +119,9 @@ def test_ties_do_not_help():
         lambda: epsilon_from_scores([1.0], [0.0, 1.0]),
         lambda: epsilon_from_scores([1.0, np.nan], [0.0, 1.0]),
         lambda: epsilon_from_scores([1.0, 2.0], [0.0, 1.0], thresholds="hull"),
+        lambda: epsilon_from_scores([1.0, 2.0], [0.0, 1.0], thresholds="split"),
+        lambda: epsilon_from_scores([1.0, 2.0], [0.0, 1.0], thresholds=float("nan")),
+        lambda: epsilon_lower_bound(float("nan"), 10, 0, 10),
         lambda: gaussian_epsilon(-1.0),
         lambda: gaussian_epsilon(1.0, 0.0),
         lambda: gaussian_delta(0.0, 1.0),
@@ -127,3 +130,13 @@ def test_ties_do_not_help():
 def test_refuses(call):
     with pytest.raises(ValueError):
         call()
+
+
+@pytest.mark.parametrize("thresholds", ["ranks", "split", 0.0])
+def test_constant_tied_and_infinite_scores_certify_nothing(thresholds):
+    for value in (0.0, -1.0, np.inf, -np.inf):
+        same = np.full(400, value)
+        assert epsilon_from_scores(same, same, thresholds=thresholds) == 0
+    rng = numpy_generator(1, "infinite")
+    s, t = (np.where(rng.random(400) < 0.2, np.inf, rng.normal(size=400)) for _ in range(2))
+    assert epsilon_from_scores(s, t, thresholds=thresholds) < 0.5  # no more than any null

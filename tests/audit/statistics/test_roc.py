@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from unlearnlib.audit.statistics.roc import clopper_pearson, margin, roc
+from unlearnlib.audit.statistics.roc import as_array, clopper_pearson, finite, margin, roc
 from unlearnlib.seeding import numpy_generator
 
 
@@ -52,7 +52,17 @@ def test_margin_does_not_write_to_its_input():
 
 
 @pytest.mark.parametrize(
-    "logits, labels", [([[1.0]], [0]), ([[1.0, np.nan]], [0]), ([[1.0, 2.0]], [2]), ([[1.0, 2.0]], [0, 1])]
+    "logits, labels",
+    [
+        ([[1.0]], [0]),
+        ([[1.0, np.nan]], [0]),
+        ([[1.0, 2.0]], [2]),
+        ([[1.0, 2.0]], [0, 1]),
+        ([[1.0, 2.0]], [0.5]),
+        ([[1.0, 2.0]], [np.nan]),
+        ([[np.inf, np.inf]], [0]),
+        ([[-np.inf, -np.inf]], [0]),
+    ],
 )
 def test_margin_refuses(logits, labels):
     with pytest.raises(ValueError):
@@ -184,3 +194,84 @@ def test_clopper_pearson_covers_exactly():
     low, high = clopper_pearson(k, n)
     for p in (0.01, 0.1, 0.37, 0.5):
         assert binom.pmf(k[(low <= p) & (p <= high)], n, p).sum() >= 0.95
+
+
+# half precision, infinity, thresholds, few examples
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_cast_up_at_the_door(dtype):
+    z = torch.tensor([[3.0, 1.0, -2.5], [60000.0, 0.25, 7.0]], dtype=dtype, requires_grad=True)
+    np.testing.assert_array_equal(margin(z, torch.tensor([0, 2])), margin(z.detach().double(), [0, 2]))
+    assert as_array(z).dtype == np.float32 == as_array(np.ones(3, np.float16)).dtype
+    scores = torch.randn(40, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert roc(scores, torch.arange(40) < 20).auc == roc(scores.float(), np.arange(40) < 20).auc
+
+
+def test_infinite_logits_give_margins_that_rank():
+    z = [[np.inf, 0.0, 0.0], [0.0, np.inf, 0.0], [-np.inf, 0.0, 0.0], [1.0, -np.inf, -np.inf]]
+    np.testing.assert_array_equal(margin(z, [0, 0, 0, 0]), [np.inf, -np.inf, -np.inf, np.inf])
+    np.testing.assert_allclose(margin([[1.0, -np.inf, 0.5]], [0]), [0.5])
+
+
+def test_infinite_entries_move_just_beyond_the_finite_ones():
+    a, b = finite(np.array([1.0, np.inf, -np.inf]), np.array([3.0, np.inf]))
+    np.testing.assert_array_equal(a, [1, 5, -1])
+    np.testing.assert_array_equal(b, [3, 5])
+    (same,) = finite(np.full(3, np.inf))
+    assert np.ptp(same) == 0 and np.isfinite(same).all()
+
+
+@pytest.mark.parametrize(
+    "members, nonmembers, fpr, shift",
+    [(1000, 100, 0.1, 1.0), (1000, 1000, 0.01, 1.0), (60, 1000, 0.01, 3.0), (200, 100, 0.1, 0.0), (50, 100, 0.2, 4.0)],
+)
+def test_interval_of_a_tpr_covers_with_its_threshold(members, nonmembers, fpr, shift):
+    truth = norm.sf(norm.isf(fpr) - shift)
+    covered = given = 0
+    for i in range(200):
+        rng = numpy_generator(i, "interval-at", members, nonmembers)
+        r = two_sides(rng.normal(shift, 1, members), rng.normal(size=nonmembers))
+        low, high = r.interval_at(fpr)
+        assert 0 <= low <= r.tpr_at(fpr) <= high <= 1 and low < high
+        covered += low <= truth <= high
+        low, high = clopper_pearson(round(r.tpr_at(fpr) * members), members)
+        given += low <= truth <= high
+    assert covered >= 182  # 190 of 200 allowed; P[fewer than 182] < .01
+    if members == 1000:
+        assert given < 150  # the threshold taken as given
+
+
+def test_interval_of_a_tpr_covers_with_ties_and_is_clopper_pearsons_when_the_threshold_is_known():
+    steps = np.arange(-10, 12) / 2
+    limit = min(q for q in steps if norm.sf(q + 0.25) <= 0.1)  # "above q" has the largest FPR that is allowed
+    truth, covered = norm.sf(limit + 0.25 - 1), 0
+    for i in range(200):
+        rng = numpy_generator(i, "interval-ties")
+        low, high = two_sides(
+            np.round(2 * rng.normal(1, 1, 300)) / 2, np.round(2 * rng.normal(size=100)) / 2
+        ).interval_at(0.1)
+        covered += low <= truth <= high
+    assert covered >= 182
+    r = two_sides(gaussian_quantiles(40, 1.0), gaussian_quantiles(400_000))
+    k = round(r.tpr_at(0.1) * 40)
+    assert r.interval_at(0.1) == pytest.approx(clopper_pearson(k, 40), abs=0.02)
+
+
+@pytest.mark.parametrize("m, n, level", [(3, 3, 0.95), (3, 30, 0.935), (10, 10, 0.95)])
+def test_interval_covers_with_few_examples_and_never_claims_certainty(m, n, level):
+    for shift in (0, 1, 3):
+        draws = numpy_generator(m, "few", n, shift).normal(size=(800, m + n))
+        intervals = np.array([two_sides(shift + d[:m], d[m:]).interval() for d in draws])
+        covered = (intervals[:, 0] <= norm.cdf(shift / np.sqrt(2))) & (norm.cdf(shift / np.sqrt(2)) <= intervals[:, 1])
+        assert covered.mean() > level - 0.025 and (intervals[:, 0] < intervals[:, 1]).all()  # 3 SE of 800
+        assert (intervals >= 0).all() and (intervals <= 1).all()
+
+
+@pytest.mark.parametrize("m, n, scale, area", [(30, 100, 3.0, 0.983), (50, 50, 1.0, 0.983), (100, 30, 0.3, 0.983)])
+def test_interval_covers_near_the_end_of_its_range(m, n, scale, area):
+    shift = norm.ppf(area) * np.sqrt(1 + scale**2)
+    draws = numpy_generator(m, "end", n).normal(size=(300, m + n))
+    intervals = np.array([two_sides(shift + scale * d[:m], d[m:]).interval() for d in draws])
+    assert ((intervals[:, 0] <= area) & (area <= intervals[:, 1])).mean() > 0.925  # .95 less 2 SE of 300 repetitions
+    assert (intervals >= 0).all() and (intervals <= 1).all() and (intervals[:, 0] < intervals[:, 1]).all()

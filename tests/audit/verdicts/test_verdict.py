@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from unlearnlib.audit.statistics.intervals import Interval, t_interval
-from unlearnlib.audit.verdicts.verdict import DAMAGED, LABELS, NOTHING_FOUND, OVER_FORGOTTEN, RESIDUAL, verdict
+from unlearnlib.audit.verdicts.verdict import (
+    DAMAGED,
+    LABELS,
+    NOTHING_FOUND,
+    OVER_FORGOTTEN,
+    RESIDUAL,
+    UNDECIDED,
+    verdict,
+)
 from unlearnlib.seeding import numpy_generator
 
 
@@ -55,7 +64,32 @@ def test_a_positive_claim_needs_two_other_kinds_of_audit():
 
 
 def test_smallest_detectable_effect_is_stated():
-    assert judge().mde == pytest.approx(0.028, abs=1e-4) and "0.028" in judge().reasons[0]
+    plain = 0.02 + 0.03 + 0.8416 * np.hypot(0.01, 0.015)  # both half-widths, and .84 errors of the difference
+    assert judge().mde == pytest.approx(plain, rel=0.02) and f"{judge().mde:.3f}" in judge().reasons[0]
+    known = verdict(about(0.5, 0.0196), (0.5, 0.5), FINE, standard_error=0.01)
+    assert known.mde == pytest.approx(0.028, abs=1e-4)  # nothing but the attack's own error
+
+
+def test_an_effect_of_the_stated_size_is_found_in_four_of_five_audits():
+    """Six seeds of the method and six of the null, as `verdict_of` judges them."""
+
+    def audit(i, effect):
+        rng = numpy_generator(i, "power")
+        leak, null = t_interval(rng.normal(effect, 0.02, 6)), t_interval(rng.normal(0, 0.02, 6))
+        error = leak.half_width / stats.t.ppf(0.975, 5)
+        return verdict(leak, (null.low, null.high), FINE, standard_error=error)
+
+    stated = np.mean([audit(i, 0.0).mde for i in range(300)])
+    found = np.mean([RESIDUAL in audit(1000 + i, stated).labels for i in range(600)])
+    assert found == pytest.approx(0.8, abs=0.05)  # 3 SE of 600 repetitions
+
+
+def test_an_attack_that_failed_its_null_leaves_the_leakage_undecided():
+    alone = verdict(None, (0.0, 0.0), FINE, standard_error=0.0, distributional=True, construction=True)
+    assert alone.label == UNDECIDED and alone.mde == np.inf and not alone.supported
+    damaged = verdict(None, (0.0, 0.0), about(-0.05, 0.02), standard_error=0.0)
+    assert damaged.labels == (DAMAGED,) and damaged.mde == np.inf
+    assert UNDECIDED in LABELS
 
 
 def test_no_verdict_without_an_interval():

@@ -13,13 +13,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
-from scipy.stats import norm, t
+from scipy.stats import t
 from sklearn.svm import SVC
 
-from unlearnlib.audit.statistics.roc import Roc, as_array, roc
+from unlearnlib.audit.attacks.logistic import logistic_1d
+from unlearnlib.audit.statistics.intervals import on_logit_scale
+from unlearnlib.audit.statistics.roc import Roc, as_array, clopper_pearson, finite, roc
 from unlearnlib.seeding import numpy_generator
 
+FENCE = 50.0  # times the distance from the median to its 5% or 95% quantile, beyond which a loss is drawn in
 CONSTANT = "the attacker gives one answer for every example: its accuracy is the majority rate and says nothing"
 
 
@@ -100,44 +102,6 @@ def stratified_splits(
     return train, np.concatenate([a[:, :test_members], b[:, :test_nonmembers]], axis=1)
 
 
-def logistic_1d(x: np.ndarray, y: np.ndarray, c: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Logistic regressions on one feature, all rows at once: slope and intercept [rows] for `x`, `y` [rows, n].
-
-        min_{w,b}  w^2/2 + c sum_i log(1 + exp(-(2 y_i - 1)(w x_i + b)))
-
-    which is scikit-learn's default objective. Newton's method with step halving, two unknowns a row.
-    """
-    theta = np.zeros((2, len(x)))
-    target = y.astype(np.float64)
-
-    def objective(w, b):
-        z = w[:, None] * x + b[:, None]
-        return w**2 / 2 + c * (np.logaddexp(0, z) - target * z).sum(1)
-
-    value = objective(*theta)
-    for _ in range(100):
-        w, b = theta
-        p = expit(w[:, None] * x + b[:, None])
-        curvature, error = p * (1 - p), p - target
-        gradient = np.stack([w + c * (error * x).sum(1), c * error.sum(1)])
-        hww, hwb = 1 + c * (curvature * x * x).sum(1), c * (curvature * x).sum(1)
-        hbb = c * curvature.sum(1) + 1e-12
-        determinant = hww * hbb - hwb**2
-        step = np.stack([hbb * gradient[0] - hwb * gradient[1], hww * gradient[1] - hwb * gradient[0]]) / determinant
-        scale = np.ones(len(x))
-        for _ in range(40):
-            trial = theta - scale * step
-            trial_value = objective(*trial)
-            worse = trial_value > value + 1e-12 * np.abs(value)
-            if not worse.any():
-                break
-            scale[worse] /= 2
-        theta, value = np.where(worse, theta, trial), np.where(worse, value, trial_value)
-        if np.abs(scale * step).max() < 1e-10 * (1 + np.abs(theta).max()):
-            break
-    return theta[0], theta[1]
-
-
 def loss_attack(
     member_losses,
     nonmember_losses,
@@ -152,48 +116,70 @@ def loss_attack(
     """Cross-validated logistic regression on the scalar loss, the attack of the NeurIPS 2023 starting kit and of DLFD.
 
     Mean accuracy over `splits` stratified shuffle splits, 1/2 for an attacker who learns nothing. The splits overlap,
-    so a plain interval over them is far too narrow. The one given is the wider of two: Student's with the variance
-    (1/splits + n_test/n_train) s^2 (Nadeau and Bengio, Machine Learning 2003), and the binomial one with the unequal
-    number of times that the examples are tested. Either alone misses its level under the null, where the splits share
+    so a plain interval over them is far too narrow. The one given takes the wider limits of two: Student's with the
+    variance (1/splits + n_test/n_train) s^2 (Nadeau and Bengio, Machine Learning 2003) on the logit scale, and
+    Clopper-Pearson's for n / w independent examples, where w = 1 + (n / n_test - 1) / splits allows for the unequal
+    number of times that the n examples are tested. Either alone misses its level under the null, where the splits share
     the direction that they happened to learn.
 
     Two departures from the released code, both reversible: sides are balanced (`balance`), and losses are scaled to
     unit variance on the training part (`standardise`), since the unit L2 penalty otherwise flattens the attack where
     losses are small. A cross-validated accuracy dips below 1/2 under the null by less than its interval.
+
+    An infinite loss is the largest one, no more (`roc.finite`), and with `standardise` losses very far out are drawn in
+    to `FENCE`: a single enormous one would otherwise press all others into one point.
     """
-    a, b = _vector(member_losses, "member_losses"), _vector(nonmember_losses, "nonmember_losses")
+    if splits < 2 or not 0 < test_size < 1 or not 0 < level < 1:
+        raise ValueError(f"needs two splits or more, test_size and level in (0, 1), not {splits}, {test_size}, {level}")
+    a, b = finite(_vector(member_losses, "member_losses"), _vector(nonmember_losses, "nonmember_losses"))
     if balance:
         a, b = balanced(a, b, seed=seed)
     x, y = np.concatenate([a, b]), np.arange(len(a) + len(b)) < len(a)
     train, test = stratified_splits(len(a), len(b), splits=splits, test_size=test_size, seed=seed)
     x_train, x_test, y_test = x[train], x[test], y[test]
     if standardise:
-        centre, scale = x_train.mean(1, keepdims=True), x_train.std(1, keepdims=True)
-        scale = np.where(scale > 0, scale, 1.0)
-        x_train, x_test = (x_train - centre) / scale, (x_test - centre) / scale
+        x_train, x_test = _standardised(x_train, x_test)
     w, intercept = logistic_1d(x_train, y[train])
     answers = w[:, None] * x_test + intercept[:, None] > 0
     right = answers == y_test
     accuracy = float(right.mean())
-    overlap = t.ppf(0.5 + level / 2, splits - 1) * np.sqrt(
-        (1 / splits + test_size / (1 - test_size)) * right.mean(1).var(ddof=1)
-    )
-    # an example is tested Binomial(splits, test_size) times; its weight varies by so much
-    weights = 1 + (1 - test_size) / (splits * test_size)
-    binomial = norm.ppf(0.5 + level / 2) * np.sqrt(weights * accuracy * (1 - accuracy) / len(x))
-    half = float(max(overlap, binomial))
+    low, high = _accuracy_interval(right, len(x), level)
     share = y_test[0].mean()
     constant = bool((answers == answers[:, :1]).all())  # within each split; the side may differ between splits
     return Attack(
         accuracy=accuracy,
-        low=max(accuracy - half, 0.0),
-        high=min(accuracy + half, 1.0),
+        low=low,
+        high=high,
         majority=float(max(share, 1 - share)),
         n_members=len(a),
         n_nonmembers=len(b),
         valid=not constant,
         reason=CONSTANT if constant else "",
     )
+
+
+def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [splits, n] at mean 0 and variance 1 on the training part, outliers drawn in first."""
+    low, middle, high = (np.quantile(train, q, axis=1, keepdims=True) for q in (0.05, 0.5, 0.95))
+    reach = FENCE * np.maximum(high - middle, middle - low)
+    reach = np.where(reach > 0, reach, np.inf)  # nearly all are equal: nothing says what far is
+    train, test = (np.clip(x, middle - reach, middle + reach) for x in (train, test))
+    centre, scale = train.mean(1, keepdims=True), train.std(1, keepdims=True)
+    scale = np.where(scale > 0, scale, 1.0)
+    return (train - centre) / scale, (test - centre) / scale
+
+
+def _accuracy_interval(right: np.ndarray, n: int, level: float) -> tuple[float, float]:
+    """Interval of the mean of `right` [splits, tested], held-out answers for `n` examples; see `loss_attack`."""
+    splits, tested = right.shape
+    accuracy = float(right.mean())
+    independent = n / (1 + (n / tested - 1) / splits)
+    low, high = clopper_pearson(accuracy * independent, independent, level)
+    spread = math.sqrt((1 / splits + tested / (n - tested)) * right.mean(1).var(ddof=1))
+    if spread > 0:
+        ends = on_logit_scale(accuracy, float(t.ppf(0.5 + level / 2, splits - 1)) * spread)
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return low, high
 
 
 def rank_attack(member_losses, nonmember_losses) -> Roc:
@@ -210,7 +196,7 @@ def two_sided_attack(member_losses, nonmember_losses, *, seed: int) -> Roc:
     loss at 1/2. The median comes from a random half of the non-members and the other half is scored, so that under
     the null the AUC is exactly 1/2 in expectation.
     """
-    a, b = _vector(member_losses, "member_losses"), _vector(nonmember_losses, "nonmember_losses")
+    a, b = finite(_vector(member_losses, "member_losses"), _vector(nonmember_losses, "nonmember_losses"))
     if len(b) < 4:
         raise ValueError(f"the two-sided attack halves the non-members: give four or more, not {len(b)}")
     order = numpy_generator(seed, "two-sided").permutation(len(b))
@@ -292,7 +278,9 @@ class _Logistic:
 
 def _retain_attack(classifier, retain, unseen, forget, *, seed: int, max_train: int) -> Efficacy:
     sides = [as_array(v, np.float64) for v in (retain, unseen, forget)]
-    retain, unseen, forget = (v.reshape(len(v), -1) for v in sides)
+    if any(np.isnan(side).any() for side in sides):
+        raise ValueError("the features contain NaN: drop those examples, or repair the model before auditing it")
+    retain, unseen, forget = (v.reshape(len(v), -1) for v in finite(*sides))
     rng = numpy_generator(seed, "retain-attack")
     size = min(len(retain), len(unseen), max_train // 2)
     if size < 10 or len(forget) < 1:

@@ -35,6 +35,7 @@ class OneRun:
     """`epsilon`: of the map from coins to model, for one canary; `unlearning_epsilon`: between the unlearned model and
     the one that never saw the canaries, for all of them together. Lower bounds, each at `confidence` by itself.
     `guesses`, `correct`: of the number of guesses that gave `epsilon`; `tried`: all numbers of guesses paid for.
+    Canaries passed over because of ties count among `guesses` and not as correct.
     """
 
     epsilon: float
@@ -57,6 +58,10 @@ def one_run(
     included; the rest is passed over. `guesses` is a number, or several between which the error is split; it must not
     depend on `included`. Default: m, m/2, m/4, ... down to 8.
 
+    Equal scores are told apart by nothing but their positions, which may follow the coins. So a group of ties that a
+    cut would divide is passed over as a whole, while the bound still pays for r guesses: r' < r of them are right less
+    often, Bin(r', q) <= Bin(r, q), so it stays valid. All scores equal: nothing is guessed, and both bounds are 0.
+
     Raises ValueError for scores that are NaN, shapes that differ, fewer than 2 canaries, guesses outside 1..m, and
     delta or confidence out of range.
     """
@@ -72,16 +77,21 @@ def one_run(
     if not tried or not all(1 <= r <= m for r in tried):
         raise ValueError(f"guesses must lie in 1..{m}, not {tried}")
 
-    order = np.argsort(-s, kind="stable")
+    falling = np.sort(s)[::-1]
     error = (1 - confidence) / len(tried)
     best = (-1.0, 0, 0)
     forgetting = 0.0
     for r in tried:
         up = (r + 1) // 2 if two_sided else r
-        right = int(b[order[:up]].sum() + (~b[order[m - (r - up) :]]).sum())
+        right = int(b[_beyond(s, falling, up)].sum() + (~b[_beyond(-s, -falling[::-1], r - up)]).sum())
         best = max(best, (one_run_epsilon(m, r, right, delta, 1 - error), r, right))
         forgetting = max(forgetting, unlearning_epsilon(r, right, delta, 1 - error))
     return OneRun(best[0], forgetting, m, best[1], best[2], tried, delta, confidence)
+
+
+def _beyond(scores: np.ndarray, falling: np.ndarray, k: int) -> np.ndarray:
+    """Bool: the `k` highest scores, less those that tie with the next one; `falling` are the scores in that order."""
+    return scores > falling[k] if k < len(falling) else np.ones(len(scores), bool)
 
 
 def one_run_p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import norm
 
-from unlearnlib.audit.statistics.intervals import Interval
-from unlearnlib.audit.statistics.roc import as_array
+from unlearnlib.audit.statistics.intervals import Interval, difference, t_interval
+from unlearnlib.audit.statistics.roc import as_array, finite
 from unlearnlib.seeding import numpy_generator
 
 
@@ -33,26 +33,26 @@ class Tails:
     null_above: float
     per_example_below: np.ndarray  # [N]
     per_example_above: np.ndarray
-    per_model_below: (
-        np.ndarray
-    )  # [M] unlearned models; an interval over these counts what a run shifts for all examples
+    per_model_below: np.ndarray  # [M]: an interval over models counts what a run shifts for all examples at once
     per_model_above: np.ndarray
     null_per_model_below: np.ndarray  # [K / 2] oracles that did not make the band
     null_per_model_above: np.ndarray
     q: float  # expected share on either side under the null
 
     def excess(self, side: str, level: float = 0.95) -> Interval:
-        """Mass on `side` ("below" or "above") less that of the held-out oracles, with Welch's interval over models.
+        """Mass on `side` ("below" or "above") less that of the held-out oracles, over models.
 
         Both sides share the band, so its error cancels; a training run that shifts all examples at once is counted.
+        Each mass has Student's interval over its models on the logit scale, and `intervals.difference` joins the two.
         """
-        u, o = getattr(self, f"per_model_{side}"), getattr(self, f"null_per_model_{side}")
-        a, b = u.var(ddof=1) / len(u), o.var(ddof=1) / len(o)
-        value, freedom = float(u.mean() - o.mean()), len(u) + len(o) - 2
-        if a + b > 0:
-            freedom = (a + b) ** 2 / (a**2 / (len(u) - 1) + b**2 / (len(o) - 1))
-        half = float(t.ppf(0.5 + level / 2, freedom) * np.sqrt(a + b))
-        return Interval(value, value - half, value + half, len(u), "Welch over models")
+        return difference(self.interval(side, level), self._interval(f"null_per_model_{side}", level))
+
+    def interval(self, side: str, level: float = 0.95) -> Interval:
+        """Mass on `side` with Student's interval over the unlearned models, the band taken as given."""
+        return self._interval(f"per_model_{side}", level)
+
+    def _interval(self, name: str, level: float) -> Interval:
+        return t_interval(getattr(self, name), level, bounds=(0.0, 1.0), count=len(self.per_example_below))
 
 
 def tail_mass(unlearned, oracles, *, q: float = 0.05, seed: int) -> Tails:
@@ -126,9 +126,10 @@ def advantage(inside, outside) -> np.ndarray:
 
     Threshold and direction come from the odd models, the advantage from the even ones, and the other way round; the
     mean of both is returned, so that it is 0 in expectation under the null (single values may be negative) where the
-    in-sample maximum is always positive. Equal-variance Gaussians d apart approach 2 Phi(d/2) - 1 from below.
+    in-sample maximum is always positive. Equal-variance Gaussians d apart approach 2 Phi(d/2) - 1 from below. Rows
+    must be independent models: siblings of one original in both halves would look like an advantage.
     """
-    a, b = _scores(inside, "inside"), _scores(outside, "outside")
+    a, b = finite(_scores(inside, "inside"), _scores(outside, "outside"))
     if a.shape[1] != b.shape[1] or min(len(a), len(b)) < 4:
         raise ValueError("advantage needs four models a side or more, on the same examples")
 

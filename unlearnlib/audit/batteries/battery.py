@@ -3,17 +3,21 @@
 One model, its forget set and unseen pictures are enough for accuracies and population attacks. One retrained model
 adds gaps, distances and calibrated attacks, two or more the null band, an original the interpolated score and the
 probes. Logits are computed once a model and shared. Whatever cannot be run is absent; whatever was run and means
-nothing (an attacker that always gives one answer, too few examples) is there with `valid_flag` false and the reason.
+nothing (an attacker that always gives one answer, too few examples, constant features) is there with `valid_flag` false
+and the reason.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from unlearnlib.audit.batteries import networks
 from unlearnlib.audit.batteries import rungs as rung
 from unlearnlib.audit.batteries.ensembles import ensemble_estimates
+from unlearnlib.audit.batteries.memo import Memo
 from unlearnlib.audit.batteries.rungs import Logits, Relearning, Truth
 from unlearnlib.audit.statistics.roc import as_array, margin
 from unlearnlib.audit.verdicts.tidy import Estimate, row, table
@@ -31,6 +35,7 @@ def battery(
     oracles: Sequence = (),
     originals: Sequence = (),
     unlearned: Sequence = (),
+    parents: Sequence | None = None,
     null=None,
     random_init=None,
     pair: int | None = None,
@@ -49,6 +54,8 @@ def battery(
     oracles       models retrained without the forget set, other seeds; two or more give a null band
     originals     models before unlearning; the first serves the interpolated score and the probes
     unlearned     the same method run again, other seeds; eight or more (and sixteen oracles) compare distributions
+    parents       names the original of `model` and of each of `unlearned`, as by its seed; without it no epsilon is
+                  certified from these models, and siblings of one original count once
     null          one or more further retrains, audited as if they were candidates
     random_init   an untrained model, for the gap in ZRF
     pair          which oracle shares the model's training seed: `gap` is then to that one, not to their mean
@@ -88,21 +95,25 @@ def battery(
         seed=seed,
     )
     if oracles and all(isinstance(m, torch.nn.Module) for m in (model, *oracles, *originals, *nulls)):
+        memo = Memo()
         if "weights" in rungs:
-            compared += _compared(rung.weights, model, oracles, nulls)
+            compared += _compared(networks.weights, model, oracles, nulls)
         if "probe" in rungs and originals:
-            compared += _compared(rung.probe(parts, originals[0], seed), model, oracles, nulls)
+            fitted = networks.fitted_part(split.retain, seed)
+            of = functools.partial(networks.probe, fitted=fitted, read=split.forget, original=originals[0], memo=memo)
+            compared += _compared(of, model, oracles, nulls)
         if "relearn" in rungs and relearning is not None:
-            compared += _compared(rung.relearn(split.forget, relearning, oracles[0], seed), model, oracles, nulls)
+            how = dict(forget=split.forget, settings=relearning, first_oracle=oracles[0], seed=seed, memo=memo)
+            compared += _compared(functools.partial(networks.relearn, **how), model, oracles, nulls)
     alone: list[tuple[Estimate, list[Estimate]]] = []
     if "ensemble" in rungs and unlearned and oracles:
         several = [own, *(outputs(u) for u in unlearned)]
         for subset in ("forget", "retain", "test"):
             labels = getattr(truth, subset)
             sides = [np.stack([margin(getattr(m, subset), labels) for m in side]) for side in (several, theirs)]
-            alone += ensemble_estimates(*sides, subset=subset, seed=seed)
+            alone += ensemble_estimates(*sides, subset=subset, parents=parents, seed=seed)
     if "cost" in rungs and cost is not None:
-        alone += [(e, []) for e in rung.cost_rows(cost, retrain_cost)]
+        alone += [(e, []) for e in networks.cost_rows(cost, retrain_cost)]
 
     fraction = {}
     if cost is not None and retrain_cost is not None and retrain_cost.work:
@@ -155,7 +166,7 @@ def audit_logits(
     if "calibrated" in rungs:
         parts.append(lambda m, refs: rung.calibrated(m, truth, refs, originals, seed))
     if "distance" in rungs:
-        parts.append(rung.distance(random_init))
+        parts.append(functools.partial(rung.distance, random_init=random_init, memo=Memo()))
     return [line for part in parts for line in _compared(part, candidate, list(oracles), list(nulls))]
 
 

@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from unlearnlib.audit.attacks.lira import lira
 from unlearnlib.audit.attacks.streisand import advantage, tail_mass
-from unlearnlib.audit.distances.forgetting_quality import DELTA, forgetting_quality, forgetting_quality_null
+from unlearnlib.audit.distances.forgetting_quality import DELTA, SPLITS, forgetting_quality, forgetting_quality_null
 from unlearnlib.audit.distances.klom import klom, klom_null
 from unlearnlib.audit.statistics.epsilon import epsilon_from_scores
-from unlearnlib.audit.statistics.roc import as_array
+from unlearnlib.audit.statistics.roc import as_array, finite
 from unlearnlib.audit.statistics.state import FORGET, NEVER, check_state
 from unlearnlib.audit.verdicts.tidy import NAN, Estimate, row, table
 from unlearnlib.seeding import numpy_generator
@@ -27,19 +28,34 @@ TAIL = 0.05
 TPR_AT = (0.001, 0.01, 0.1)
 
 
-def ensemble_estimates(unlearned, oracles, *, subset: str, seed: int = 0) -> list[tuple[Estimate, list[Estimate]]]:
+UNKNOWN_PARENTS = "unlearnings of one original are not independent: say with `parents` which original each came from"
+
+
+def ensemble_estimates(
+    unlearned, oracles, *, subset: str, parents=None, seed: int = 0
+) -> list[tuple[Estimate, list[Estimate]]]:
     """Estimates from margins [models, examples] of unlearned and retrained models, each with the same under the null.
 
+    `parents` [models] names the original of each unlearned model. Models unlearned from one original share its training
+    run and are no independent draws, so the first of each original stands for its siblings. Without `parents` nothing
+    is certified: the bound on epsilon is invalid. Oracles are independent of each other and of the unlearned models:
+    each trained from a seed of its own.
+
     Everything that depends on the number of models uses n against n, n = min(unlearned, oracles / 2), and its null n
-    oracles against n others over random splits. Empty where n is below FEWEST.
+    oracles against n others over random splits. Empty where n is below FEWEST. Raises ValueError for NaN.
     """
     u, o = as_array(unlearned, np.float64), as_array(oracles, np.float64)
+    if u.ndim != 2 or o.ndim != 2 or u.shape[1] != o.shape[1] or np.isnan(u).any() or np.isnan(o).any():
+        raise ValueError(f"margins must be [models, examples] twice, without NaN, not {u.shape} and {o.shape}")
+    u, o = finite(u, o)
+    if parents is not None:
+        u = u[_one_of_each(as_array(parents), len(u))]
     n = min(len(u), len(o) // 2)
     if n < FEWEST:
         return []
     rng = numpy_generator(seed, "ensemble", subset)
     some = u[np.sort(rng.permutation(len(u))[:n])]
-    splits = [rng.permutation(len(o)) for _ in range(5)]
+    splits = [rng.permutation(len(o)) for _ in range(SPLITS)]
     halves = [(o[i[:n]], o[i[n : 2 * n]]) for i in splits]
     base = dict(game="A", subset=subset, n_models=n, n_examples=u.shape[1], shadow_k=n)
     found: list[tuple[Estimate, list[Estimate]]] = []
@@ -71,22 +87,43 @@ def ensemble_estimates(unlearned, oracles, *, subset: str, seed: int = 0) -> lis
         add("forgetting quality", "F", quality, floor, "higher", delta=DELTA)
         # one of the examples leaks this much, at 95% for all of them together; two-sided
         confidence = 1 - 0.05 / u.shape[1]
-        bound = max(epsilon_from_scores(s, t, DELTA, confidence) for s, t in zip(u.T, o.T, strict=True))
-        add("epsilon", "certified lower bound, max", bound, [], delta=DELTA, ci_method="Clopper-Pearson, Bonferroni")
+        bound, state = NAN, dict(valid=False, reason=UNKNOWN_PARENTS)
+        if parents is not None:
+            columns = zip(u.T, o.T, strict=True)
+            bound, state = max(epsilon_from_scores(*pair, DELTA, confidence) for pair in columns), {}
+        more = dict(delta=DELTA, ci_method="Clopper-Pearson, Bonferroni", **state)
+        add("epsilon", "certified lower bound, max", bound, [], **more)
     if len(o) // 2 >= round(1 / TAIL) - 1:
         tails = tail_mass(u, o, q=TAIL, seed=seed)
         for side, label in (("below", "mass below q05"), ("above", "mass above q95")):
-            mass, null_value, excess = getattr(tails, side), getattr(tails, f"null_{side}"), tails.excess(side)
-            ends = dict(low=null_value + excess.low, high=null_value + excess.high, ci_method=excess.method)
-            add("Streisand", label, mass, [null_value], "target", **{**ends, "n_models": len(u)})
+            own, excess = tails.interval(side), tails.excess(side)
+            ends = dict(low=own.low, high=own.high, gap_low=excess.low, gap_high=excess.high, ci_method=own.method)
+            ends["n_models"] = len(u)
+            add("Streisand", label, own.value, [getattr(tails, f"null_{side}")], "target", **ends)
     return found
 
 
+def _one_of_each(parents: np.ndarray, models: int) -> np.ndarray:
+    """Rows of the first model of each original, in order."""
+    if parents.shape != (models,):
+        raise ValueError(f"parents must name the original of each of {models} unlearned models, not {parents.shape}")
+    return np.sort(np.unique(parents, return_index=True)[1])
+
+
 def ensemble_audit(
-    unlearned, oracles, *, subset: str = "forget", tags: Mapping[str, object] | None = None, seed: int = 0
+    unlearned,
+    oracles,
+    *,
+    parents=None,
+    subset: str = "forget",
+    tags: Mapping[str, object] | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """`ensemble_estimates` as tidy rows. `unlearned` and `oracles` are margins [models, examples] of one subset."""
-    found = ensemble_estimates(unlearned, oracles, subset=subset, seed=seed)
+    """`ensemble_estimates` as tidy rows. `unlearned` and `oracles` are margins [models, examples] of one subset.
+
+    `parents` [models] names the original of each unlearned model; without it no epsilon is certified.
+    """
+    found = ensemble_estimates(unlearned, oracles, subset=subset, parents=parents, seed=seed)
     described = {**dict(tags or {}), "seed_eval": seed}
     return table([row(e, retrained=null, tags=described) for e, null in found])
 
@@ -121,24 +158,48 @@ def shadow_audit(
             band = {"null_lo": same[0].low, "null_hi": same[0].high} if same else {}
             rows.append({**row(e, retrained=same, tags=described), **band})
     code = check_state(state)
-    own, control = (None if s is None else _shift(s, code) for s in (scores, retrained))
+    if parents is None:
+        parents = getattr(state, "parents", np.arange(len(code)))
+    own, control = (None if m is None else _shift(m, code, as_array(parents)) for m in (scores, retrained))
     rows.append(row(own, retrained=[] if control is None else [control], tags=described))
     return table(rows)
 
 
-def _shift(scores, code: np.ndarray) -> Estimate:
-    """Mean over examples of (mean forgotten - mean never seen) / sd. The AUC of U-LiRA has no sign; this has."""
+def _shift(scores, code: np.ndarray, parents: np.ndarray) -> Estimate:
+    """Mean over examples of d = (mean forgotten - mean never seen) / sd. The AUC of U-LiRA has no sign; this has.
+
+    Its variance is that of the sums of all deviations from these means within one original, which counts what a
+    training run shifts for all examples at once, plus what the d of examples differ by beyond the noise of their own.
+    """
     s = as_array(scores, np.float64)
     s = s if s.ndim == 2 else s.mean(2)
-    sides = [np.where(code == which, s, np.nan) for which in (FORGET, NEVER)]
-    both = [(side.shape[0] - np.isnan(side).sum(0) > 1) for side in sides]
-    f, n = (side[:, both[0] & both[1]] for side in sides)
-    sd = np.sqrt((np.nanvar(f, axis=0, ddof=1) + np.nanvar(n, axis=0, ddof=1)) / 2)
-    d = (np.nanmean(f, axis=0) - np.nanmean(n, axis=0)) / np.maximum(sd, 1e-12)
-    half = 1.96 * d.std(ddof=1) / np.sqrt(len(d))
-    ends = dict(low=float(d.mean() - half), high=float(d.mean() + half), ci_method="normal over examples")
-    sizes = dict(n_models=len(s), n_examples=len(d), target="0")
-    return Estimate("U-LiRA", "B", "forget", "shift", float(d.mean()), **ends, **sizes)
+    named = dict(n_models=len(s), target="0", ci_method="t over originals")
+    sides = [code == which for which in (FORGET, NEVER)]
+    usable = np.minimum(*(side.sum(0) for side in sides)) > 1
+    if not usable.any():
+        reason = "no example was forgotten by two models and never seen by two others"
+        return Estimate("U-LiRA", "B", "forget", "shift", NAN, valid=False, reason=reason, **named)
+    s, (f, n) = s[:, usable], (side[:, usable] for side in sides)
+    (mean_f, var_f), (mean_n, var_n) = (_moments(s, side) for side in (f, n))
+    sd = np.maximum(np.sqrt((var_f + var_n) / 2), 1e-12)
+    d = (mean_f - mean_n) / sd
+    deviation = np.where(f, (s - mean_f) / f.sum(0), 0) - np.where(n, (s - mean_n) / n.sum(0), 0)
+    influence = deviation / (sd * len(d))
+    by_original = np.bincount(np.unique(parents, return_inverse=True)[1], influence.sum(1))
+    g = len(by_original)
+    variance = (by_original**2).sum() * g / max(g - 1, 1)
+    if len(d) > 1:
+        variance += max(d.var(ddof=1) / len(d) - (influence**2).sum(), 0.0)
+    value, half = float(d.mean()), float(t.ppf(0.975, max(g - 1, 1)) * np.sqrt(variance))
+    ends = dict(low=value - half, high=value + half, n_examples=len(d))
+    return Estimate("U-LiRA", "B", "forget", "shift", value, **ends, **named)
+
+
+def _moments(s: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the chosen entries of each column."""
+    count = chosen.sum(0)
+    mean = np.where(chosen, s, 0).sum(0) / count
+    return mean, np.where(chosen, (s - mean) ** 2, 0).sum(0) / (count - 1)
 
 
 def _fails_its_null(control, game: str) -> str:

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = _faces.face(
     __name__,
     {
         # of outputs and features; this room was their module
-        "outputs": "activation_distance fisher_ratio js_divergence linear_cka zrf",
+        "outputs": "activation_distance completeness fisher_ratio jensen_shannon js_divergence layer_distances "
+        "linear_cka relative softmax weight_distance zrf zrf_gap",
     },
 )

@@ -82,7 +82,7 @@ class FeatureAudit:
     task: float  # accuracy of a ridge probe for the task, fitted on retained pictures, on unseen ones
     fisher: float  # spread between the task's classes over spread within, on unseen pictures
     verification: float  # AUC for "the same person" on pictures of the forgotten people
-    cka: float  # linear CKA to the retrained model's features on unseen pictures
+    cka: float  # debiased linear CKA to the retrained model's features on unseen pictures
 
 
 def feature_audit(retain, retain_labels, unseen, unseen_labels, forgotten, people, *, retrained) -> FeatureAudit:

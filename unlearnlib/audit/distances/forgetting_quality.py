@@ -29,6 +29,7 @@ from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.seeding import numpy_generator
 
 DELTA, CAP, WIDTH, BUFFER, PEAKY = 1e-5, 50.0, 0.5, 2.0, 0.01  # as published
+SPLITS = 40  # of the retrained models, for the null
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +90,13 @@ def challenge_score(quality: float, retain: tuple[float, float], test: tuple[flo
 
 
 def forgetting_quality_null(
-    retrained, *, n: int | None = None, delta: float = DELTA, rules: str = "both", splits: int = 5, seed: int = 0
+    retrained, *, n: int | None = None, delta: float = DELTA, rules: str = "both", splits: int = SPLITS, seed: int = 0
 ) -> np.ndarray:
     """F of a perfect unlearner [splits]: retrained models against other retrained models, n and n at random.
 
-    `n` defaults to half of `retrained` [models, examples]. F depends on n, so compare like with like.
+    `n` defaults to half of `retrained` [models, examples]. F depends on n, so compare like with like. That the splits
+    overlap hardly matters (their deviation is that of independent sets to 5%); that they are few does: with 5 of them
+    17% of perfect unlearners lie beyond 1.96 of their standard deviations, with 40 about 6%.
     """
     r = as_array(retrained, np.float64)
     n = len(r) // 2 if n is None else n

@@ -84,7 +84,7 @@ def klom(unlearned, oracles, *, estimator: str = "binned") -> Klom:
     return Klom(distance(u, o), estimator, len(u), len(o))
 
 
-def klom_null(oracles, *, estimator: str = "binned", n: int | None = None, splits: int = 20, seed: int = 0) -> KlomNull:
+def klom_null(oracles, *, estimator: str = "binned", n: int | None = None, splits: int = 40, seed: int = 0) -> KlomNull:
     """What a perfect unlearner scores: `klom` between `n` and `n` different oracles, over random splits.
 
     `n` defaults to half of the oracles. The floor falls with n, so compare it with `klom` of n against n models only.

@@ -80,7 +80,7 @@ class ProbeGap:
     retrained: float
     original: float
     residual: float  # (unlearned - retrained) / (original - retrained): 0 as retrained, 1 as if nothing was done
-    cka_to_original: float  # linear CKA of the test features; 1 for an untouched encoder
+    cka_to_original: float  # debiased linear CKA of the test features; 1 for an untouched encoder, NaN where undefined
     head_only: bool  # features equal the original's: only what follows them was edited
 
 
@@ -111,9 +111,16 @@ def compare_probes(
         retrained=accuracies[1],
         original=accuracies[2],
         residual=(accuracies[0] - accuracies[1]) / room if abs(room) * len(before) > 1 else float("nan"),
-        cka_to_original=linear_cka(ours, before),
+        cka_to_original=_alignment(ours, before),
         head_only=bool(same),
     )
+
+
+def _alignment(features: np.ndarray, other: np.ndarray) -> float:
+    try:
+        return linear_cka(features, other)
+    except ValueError:  # constant features, or too few: the other readings stand
+        return float("nan")
 
 
 def collapse(unlearned_accuracy: float, retrained_accuracy: float) -> float:

@@ -16,12 +16,22 @@ from unlearnlib.audit.distances.composites import accuracy
 from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.training.models import device_of, evaluating
 
+EXACT = 200  # canaries up to which a p-value is summed, not taken from the normal law
+
+
+def _answers(logits, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [N, C] without NaN, where the largest is anywhere, and labels [N] in 0..C-1."""
+    z, y = as_array(logits), as_array(labels)
+    if z.ndim != 2 or y.shape != z.shape[:1]:
+        raise ValueError(f"logits must be [N, C] and labels [N], not {z.shape} and {y.shape}")
+    if np.isnan(z).any() or not np.isin(y, np.arange(z.shape[1])).all():
+        raise ValueError(f"logits must not be NaN, and labels be integers in 0..{z.shape[1] - 1}")
+    return z, y.astype(np.int64)
+
 
 def confusion_matrix(logits, labels) -> np.ndarray:
     """Counts [C, C]: row the true class, column the class with the largest logit."""
-    z, y = as_array(logits), as_array(labels)
-    if z.ndim != 2 or len(z) != len(y):
-        raise ValueError(f"logits must be [N, C] and labels [N], not {z.shape} and {y.shape}")
+    z, y = _answers(logits, labels)
     counts = np.zeros((z.shape[1], z.shape[1]), np.int64)
     np.add.at(counts, (y, z.argmax(1)), 1)
     return counts
@@ -58,7 +68,7 @@ def attack_success(logits, true_labels, target: int) -> float:
     Pictures of the target class itself are left out: naming them rightly is no success of the attack. The remedy is
     a rate as low as that of a model retrained without the poison. Gu et al., arXiv 1708.06733.
     """
-    z, y = as_array(logits), as_array(true_labels)
+    z, y = _answers(logits, true_labels)
     victims = y != target
     if not victims.any():
         raise ValueError("every stamped picture is of the target class: stamp pictures of other classes")
@@ -89,7 +99,7 @@ class Exposure:
 
     mean: float
     z: float  # standard normal under the null; positive = still known, negative = conspicuously avoided
-    p_value: float  # two-sided
+    p_value: float  # two-sided; exact up to EXACT examples, of the normal law beyond
     n: int
 
 
@@ -98,6 +108,8 @@ def planted_ranks(logits, true_labels, planted_labels) -> np.ndarray:
     z, y, planted = as_array(logits, np.float64), as_array(true_labels), as_array(planted_labels)
     if z.ndim != 2 or z.shape[1] < 3 or not (len(z) == len(y) == len(planted)):
         raise ValueError("planted_ranks needs logits [N, C] with three classes or more and two label vectors [N]")
+    if np.isnan(z).any() or not all(np.isin(v, np.arange(z.shape[1])).all() for v in (y, planted)):
+        raise ValueError(f"logits must not be NaN, and labels be integers in 0..{z.shape[1] - 1}")
     if (planted == y).any():
         raise ValueError("a planted label equals the true one: drop those examples")
     rows = np.arange(len(z))
@@ -118,7 +130,22 @@ def mislabelled_exposure(logits, true_labels, planted_labels) -> Exposure:
     ranks = planted_ranks(logits, true_labels, planted_labels)
     classes = as_array(logits).shape[1]
     z = float((ranks.mean() - 0.5) / np.sqrt(classes / (12 * (classes - 2)) / len(ranks)))
-    return Exposure(float(ranks.mean()), z, float(2 * norm.sf(abs(z))), len(ranks))
+    p = _exact_p(ranks, classes) if len(ranks) <= EXACT else float(2 * norm.sf(abs(z)))
+    return Exposure(float(ranks.mean()), z, p, len(ranks))
+
+
+def _exact_p(ranks: np.ndarray, classes: int) -> float:
+    """P[|S - E S| >= what was seen] for the sum S of n uniform draws from 0..C-2.
+
+    A handful of ranks is not normal: both of two canaries at the top have p = 1/2 with three classes, not .16.
+    """
+    law, one = np.ones(1), np.full(classes - 1, 1 / (classes - 1))
+    for _ in ranks:
+        law = np.convolve(law, one)
+    away = np.abs(np.arange(len(law)) - (len(law) - 1) / 2)
+    seen = abs(float(ranks.sum()) - len(ranks) / 2) * (classes - 2)
+    beyond = away >= seen - 1e-9
+    return 1.0 if beyond.all() else float(law[beyond].sum())
 
 
 def canary_rate(logits, planted_labels) -> float:

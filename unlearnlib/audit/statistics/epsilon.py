@@ -75,6 +75,11 @@ def epsilon_from_scores(
     "split": the best threshold on one random half is certified on the other.
     A number is one threshold, fixed before the scores were seen.
 
+    A rule is "above the cut". Scores equal to a cut count as misses among the members; among the non-members at ranks
+    as alarms. Ties and infinite scores can therefore only lower the bound, and constant scores give 0. Members must be
+    independent of each other and of the non-members: no two from one original, none that shares its seed with one of
+    the other side.
+
     `two_sided` also tries the reversed rule (members score *lower*, as in over-forgetting) at half the error.
     """
     _check(delta, confidence)
@@ -83,6 +88,10 @@ def epsilon_from_scores(
         raise ValueError("members and nonmembers must be vectors of two scores or more, without NaN")
     if isinstance(thresholds, str) and thresholds not in ("ranks", "split"):
         raise ValueError(f"thresholds is 'ranks', 'split' or a number, not {thresholds!r}")
+    if not isinstance(thresholds, str) and math.isnan(thresholds):
+        raise ValueError("a threshold of NaN divides nothing: give a number that was fixed before the scores were seen")
+    if thresholds == "split" and min(len(s), len(other)) < 4:
+        raise ValueError(f"'split' needs four scores a side or more, not {len(s)} and {len(other)}: use 'ranks'")
     error = (1 - confidence) / (2 if two_sided else 1)
     signs = (1, -1) if two_sided else (1,)
 

@@ -1,27 +1,31 @@
-"""The verdict rule, in one place. Four labels, and none of them says "forgotten".
+"""The verdict rule, in one place. Five labels, and none of them says "forgotten".
 
     residual                        the leakage interval lies above the null
     over-forgotten                  it lies below, or forgotten examples score conspicuously low (Streisand)
     damaged                         the utility gap's interval lies below 0
     no leakage detected above MDE   none of these; the smallest effect that could have been seen is stated
+    undecided: no valid attack      none of these, and the attack failed its own null, or had too little to go on
 
 Absence of evidence is reported with its resolution. Before "no leakage detected" may be *claimed* for a method, one
 distributional audit (KLoM or epsilon) and one audit by construction (canary, interclass confusion, Gaussian poison)
 must agree: `supported`.
 """
 
+import math
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.stats import norm, t
+from scipy.optimize import brentq
+from scipy.stats import t
 
-from unlearnlib.audit.statistics.intervals import Interval, minimum_detectable_effect
+from unlearnlib.audit.statistics.intervals import Interval, disjoint_effect
 
 RESIDUAL = "residual"
 OVER_FORGOTTEN = "over-forgotten"
 DAMAGED = "damaged"
 NOTHING_FOUND = "no leakage detected above MDE"
-LABELS = (RESIDUAL, OVER_FORGOTTEN, DAMAGED, NOTHING_FOUND)
+UNDECIDED = "undecided: no valid attack"
+LABELS = (RESIDUAL, OVER_FORGOTTEN, DAMAGED, NOTHING_FOUND, UNDECIDED)
 
 # where the headline comes from, best first: (audit, game, statistic)
 HEADLINES = (
@@ -34,7 +38,10 @@ HEADLINES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """`label` is the first of `labels`; `mde` the smallest effect above the null that 80% of such audits would see."""
+    """`label` is the first of `labels`; `mde` the smallest effect above the null that 80% of such audits would see.
+
+    It is infinite where no attack is valid.
+    """
 
     label: str
     labels: tuple[str, ...]
@@ -44,7 +51,7 @@ class Verdict:
 
 
 def verdict(
-    leakage: Interval,
+    leakage: Interval | None,
     null: tuple[float, float],
     utility_gap: Interval,
     *,
@@ -57,8 +64,8 @@ def verdict(
 ) -> Verdict:
     """Apply the rule.
 
-    leakage         the headline attack (AUC, or its gap to retraining), high for residual
-    null            interval (low, high) of the same for a retraining from another seed
+    leakage         the headline attack (AUC, or its gap to retraining), high for residual; None where it is not valid
+    null            interval (low, high) of the same for a retraining from another seed, made as that of `leakage` was
     utility_gap     test accuracy less the retrained model's; only a loss is damage
     standard_error  of the headline, for the smallest detectable effect
     shift           sign of what the attack found, for attacks such as U-LiRA whose AUC exceeds the null either way:
@@ -67,13 +74,17 @@ def verdict(
     distributional  whether such an audit (KLoM, epsilon) agrees with its null; None where none was run
     construction    the same for an audit by planted evidence
 
+    The rule asks for intervals that do not meet, of the leakage and of its null, which is more than a test of their
+    difference asks for. The smallest detectable effect says so: see `intervals.disjoint_effect`.
+
     Raises ValueError where the headline has no interval: a verdict needs three training seeds or an interval of its
     own.
     """
-    if leakage.low != leakage.low or utility_gap.low != utility_gap.low:
+    if utility_gap.low != utility_gap.low or (leakage is not None and leakage.low != leakage.low):
         raise ValueError("a verdict needs intervals: audit three training seeds or more and summarise them")
     labels, reasons = [], []
-    above, below = leakage.low > null[1], leakage.high < null[0]
+    above = leakage is not None and leakage.low > null[1]
+    below = leakage is not None and leakage.high < null[0]
     tail = tail_below is not None and tail_below.low > tail_level
     if above or below:
         where = f"above the null's {null[1]:.3f}" if above else f"below the null's {null[0]:.3f}"
@@ -89,8 +100,10 @@ def verdict(
     if utility_gap.high < 0:
         labels.append(DAMAGED)
         reasons.append(f"test accuracy is {-utility_gap.high:.3f} to {-utility_gap.low:.3f} below retraining")
-    mde = minimum_detectable_effect(standard_error)
-    if not labels:
+    mde = math.inf if leakage is None else _smallest_effect(leakage, null, standard_error)
+    if not labels and leakage is None:
+        labels.append(UNDECIDED)
+    elif not labels:
         labels.append(NOTHING_FOUND)
         reasons.append(f"no effect seen; the smallest detectable is {mde:.3f} above the null")
         for name, agrees in (("distributional", distributional), ("construction", construction)):
@@ -98,6 +111,22 @@ def verdict(
                 reasons.append(f"no {name} audit was run" if agrees is None else f"the {name} audit disagrees")
     supported = labels == [NOTHING_FOUND] and distributional is True and construction is True
     return Verdict(labels[0], tuple(labels), mde, supported, tuple(reasons))
+
+
+def _smallest_effect(leakage: Interval, null: tuple[float, float], standard_error: float) -> float:
+    """The effect at which the two intervals do not meet in 80% of such audits.
+
+    The quantile half-width / error says on how many values the error rests (1.96: infinitely many); the error of the
+    null is scaled from its interval in the same way.
+    """
+    width = (null[1] - null[0]) / 2
+    if standard_error == 0 or leakage.half_width <= 0:
+        return disjoint_effect((0.0, width / 1.96), (math.inf, math.inf))
+    quantile = leakage.half_width / standard_error
+    size = math.inf
+    if quantile > t.ppf(0.975, 1e4):
+        size = 1 + brentq(lambda f: t.ppf(0.975, f) - min(quantile, t.ppf(0.975, 1.0)), 1.0, 1e4)
+    return disjoint_effect((standard_error, width / quantile), (max(size, 2.0), max(size, 2.0)))
 
 
 def verdict_of(
@@ -108,44 +137,68 @@ def verdict_of(
     The headline is the first of HEADLINES that is there and valid. U-LiRA comes with its own interval and that of the
     retrained models; for the others it is the paired gap to retraining over seeds, and the null the interval of the
     null method's own gap (0 where it was not run). Utility is the gap in test accuracy, and the tail mass is used
-    where it was measured.
+    where it was measured. An attack that is not valid, as where U-LiRA failed its null by chance, is passed over, and
+    the reasons say so; without any valid attack the leakage is undecided.
+
+    Raises ValueError for several methods, and where no attack or no test accuracy was run.
     """
     if summary["method"].nunique(dropna=False) != 1:
         raise ValueError("verdict_of judges one method: select its rows first")
-    usable = summary[summary["valid_flag"].astype(bool)]
 
-    def find(audit: str, game: str, statistic: str, subset: str = "forget") -> pd.Series | None:
+    def find(audit: str, game: str, statistic: str, subset: str = "forget", valid: bool = True) -> pd.Series | None:
         wanted = {"audit": audit, "game": game, "statistic": statistic, "subset": subset}
-        hit = usable[(usable[list(wanted)] == list(wanted.values())).all(axis=1)]
+        hit = summary[(summary[list(wanted)] == list(wanted.values())).all(axis=1)]
+        hit = hit[hit["valid_flag"].astype(bool) == valid]
         return hit.iloc[0] if len(hit) else None
 
     headline = next((line for names in HEADLINES if (line := find(*names)) is not None), None)
+    failed = [line for names in HEADLINES if (line := find(*names, valid=False)) is not None]
     utility = find("accuracy", "util", "TA", "test")
-    if headline is None or utility is None:
-        raise ValueError("a verdict needs a valid attack (U-LiRA, RMIA or loss rank AUC) and the test accuracy TA")
-    own = headline["n_models"] > 1
-    leakage = _interval(headline, "value" if own else "gap")
-    names, centre = (("null_lo", "null_hi"), 0.5) if own else (("null_gap_lo", "null_gap_hi"), 0.0)
-    low, high = (centre if pd.isna(headline[name]) else float(headline[name]) for name in names)
-    quantile = norm.ppf(0.975) if own else t.ppf(0.975, max(leakage.n - 1, 1))
+    if (headline is None and not failed) or utility is None:
+        raise ValueError("a verdict needs an attack (U-LiRA, RMIA or loss rank AUC) and a valid test accuracy TA")
+    reasons = [f"{line['audit']} {line['statistic']} does not count: {line['reason']}" for line in failed]
+    leakage, null, shift = None, (0.0, 0.0), None
+    if headline is not None:
+        own = headline["n_models"] > 1
+        leakage, null = _interval(headline, "value" if own else "gap", own), _null_of(headline, own)
+        shift = find(headline["audit"], "B", "shift")
+        kind = f"of {headline['n_models']:.0f} models" if own else f"as gap to retraining, {leakage.n} seeds"
+        reasons.insert(0, f"headline: {headline['audit']} {headline['statistic']} {kind}")
     tail = find("Streisand", "A", "mass below q05")
-    shift = find(headline["audit"], "B", "shift")
     found = verdict(
         leakage,
-        (low, high),
+        null,
         _interval(utility, "gap"),
-        standard_error=leakage.half_width / quantile,
+        standard_error=0.0 if leakage is None else _standard_error(leakage),
         shift=1.0 if shift is None else float(shift["value"]),
-        tail_below=None if tail is None else _interval(tail, "value"),
+        tail_below=None if tail is None else _tail(tail),
         tail_level=0.05 if tail is None else float(tail["retrain_value"]),
         distributional=distributional,
         construction=construction,
     )
-    kind = f"of {headline['n_models']:.0f} models" if own else f"as gap to retraining, {leakage.n} seeds"
-    source = f"headline: {headline['audit']} {headline['statistic']} {kind}"
-    return Verdict(found.label, found.labels, found.mde, found.supported, (source, *found.reasons))
+    return Verdict(found.label, found.labels, found.mde, found.supported, (*reasons, *found.reasons))
 
 
-def _interval(line: pd.Series, name: str) -> Interval:
+def _standard_error(leakage: Interval) -> float:
+    """The error behind Student's interval of `n` values."""
+    return leakage.half_width / float(t.ppf(0.975, max(leakage.n - 1, 1)))
+
+
+def _null_of(headline: pd.Series, own: bool) -> tuple[float, float]:
+    """What a retraining from another seed gets; the value without any leakage where none was audited."""
+    low, high = (float(headline[name]) for name in (("null_lo", "null_hi") if own else ("null_gap_lo", "null_gap_hi")))
+    if math.isnan(low):
+        return (0.5, 0.5) if own else (0.0, 0.0)
+    return low, high
+
+
+def _tail(line: pd.Series) -> Interval:
+    """The mass below the band, with the limits of its excess over the held-out oracles', which share the band."""
+    level = float(line["retrain_value"])
+    gap = _interval(line, "gap")
+    return Interval(float(line["value"]), level + gap.low, level + gap.high, gap.n, gap.method)
+
+
+def _interval(line: pd.Series, name: str, own: bool = False) -> Interval:
     value, low, high = (float(line[c]) for c in (name, f"{name}_lo", f"{name}_hi"))
-    return Interval(value, low, high, int(line["n_seeds"]), "paired t")
+    return Interval(value, low, high, int(line["n_models"] if own else line["n_seeds"]), "paired t")
