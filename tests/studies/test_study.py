@@ -18,7 +18,9 @@ from unlearnlib.methods import registry
 from unlearnlib.methods.registry import method
 from unlearnlib.store import cache
 from unlearnlib.studies import runs, settings
-from unlearnlib.studies.runs import BASELINES, NULL, RETRAIN, Grid, Setting, run, summary
+from unlearnlib.studies.grids import BASELINES, Grid
+from unlearnlib.studies.runs import run, summary
+from unlearnlib.studies.settings import NULL, RETRAIN, Setting
 from unlearnlib.training.cluster import Failed
 from unlearnlib.training.prediction import accuracy
 from unlearnlib.training.recipe import Recipe

@@ -26,8 +26,9 @@ from unlearnlib.store import digests
 _CARRIERS = {
     f"unlearnlib.{name}"
     for name in (
-        *("store.addresses", "store.cache", "store.digests", "store.places"),
-        *("data.downloads", "data.sources", "methods.catalogue", "training.cluster"),
+        *("store.addresses", "store.cache", "store.digests", "store.files", "store.places"),
+        *("data.downloads", "data.fetching", "data.folders", "data.pictures", "data.sources"),
+        *("methods.catalogue", "training.cluster"),
     )
 }
 # A run says, for its own duration, with which numerics its workers compute.

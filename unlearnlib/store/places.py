@@ -8,8 +8,21 @@ from pathlib import Path
 def home() -> Path:
     """The folder for downloads: $UNLEARN_HOME, else the platform's cache folder."""
     if os.environ.get("UNLEARN_HOME"):
-        return Path(os.environ["UNLEARN_HOME"]).expanduser()
+        return expanded(os.environ["UNLEARN_HOME"], "UNLEARN_HOME")
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "unlearnlib"
     caches = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA", "~/AppData/Local")}
     return Path(caches.get(sys.platform, "~/.cache")).expanduser() / "unlearnlib"
+
+
+def expanded(path: str, what: str) -> Path:
+    """A path with `~` read, there or not; a ValueError that begins with `what` for one that no file can have."""
+    try:
+        found = Path(path).expanduser()
+        os.lstat(found)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, RuntimeError, ValueError) as error:  # too long, of an unknown user, with a null byte
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{what}: no file can have this path ({why})") from error
+    return found
