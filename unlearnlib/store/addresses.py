@@ -28,7 +28,7 @@ _CARRIERS = {
     for name in (
         *("store.addresses", "store.cache", "store.digests", "store.files", "store.places"),
         *("data.downloads", "data.fetching", "data.folders", "data.pictures", "data.sources"),
-        *("methods.catalogue", "training.cluster"),
+        *("methods.catalogue", "training.cluster", "training.jobs", "training.remote"),
     )
 }
 # A run says, for its own duration, with which numerics its workers compute.
