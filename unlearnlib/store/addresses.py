@@ -105,6 +105,19 @@ def code(*modules: str) -> Mapping[str, str]:
     return MappingProxyType(found_digests)
 
 
+def homes(value: object) -> set[str]:
+    """The modules of the dataclasses in `value`, nested ones included: what they do is part of a result too."""
+    found: set[str] = set()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found.add(type(value).__module__)
+        value = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        found.update(*map(homes, value))
+    return found
+
+
 def _source(module: str) -> Path | None:
     base = digests.PACKAGE.parent.joinpath(*module.split("."))
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)

@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 
 import torch
+from tqdm import tqdm
 
 from unlearnlib.training import remote
 from unlearnlib.training.jobs import Failed, Job, attempt, described, stoppable, told
@@ -83,6 +84,7 @@ def _begin_worker(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
+    tqdm.set_lock(threading.RLock())  # or each bar would make a semaphore that a worker which is ended leaves behind
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -144,7 +146,7 @@ def _in_processes(jobs: Sequence[Job], workers: int, limit: float) -> Iterator[t
                 else:
                     unlucky += running.values()
                 running = {}
-                _stop(pool)
+                _stop(pool, busy=True)
                 pool = _pool(workers, modules)
             for job in unlucky:
                 lost[job.name] += 1
@@ -154,7 +156,7 @@ def _in_processes(jobs: Sequence[Job], workers: int, limit: float) -> Iterator[t
                     ended[job.name] = Failed("its worker process died (killed, or out of memory)")
                     yield job.name, ended[job.name]
     finally:
-        _stop(pool)
+        _stop(pool, busy=bool(running))
 
 
 def _submit(pool: ProcessPoolExecutor, waiting: list, running: dict, chosen: Sequence[Job], ended: Mapping) -> bool:
@@ -180,10 +182,13 @@ def _result(future: Future) -> tuple[object] | None:
         return (Failed(described(error)),)
 
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers now: what they were at is made again by the next run."""
+def _stop(pool: ProcessPoolExecutor, busy: bool) -> None:
+    """End the workers: idle ones tidy up and go, of busy ones what they were at is made again by the next run."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        if not busy:
+            process.join(_SECONDS_TO_END)
     for process in processes:
         process.terminate()
     for process in processes:

@@ -73,7 +73,7 @@ def one_thread() -> Iterator[None]:
 def stoppable() -> Iterator[None]:
     """Inside the block Ctrl-C raises Interrupted and SIGTERM raises Terminated, so that both clean up.
 
-    The first of them is the one that counts: a second Ctrl-C does not disturb the cleaning up. Handlers that an
+    Out of the outermost block comes KeyboardInterrupt, or SystemExit with code 143. The first of them is the one that counts: a second Ctrl-C does not disturb the cleaning up. Handlers that an
     application has set are left alone, and so are threads, which hear no signals.
     """
     ours = {signal.SIGINT: (Interrupted, signal.default_int_handler), signal.SIGTERM: (Terminated, signal.SIG_DFL)}
@@ -90,6 +90,10 @@ def stoppable() -> Iterator[None]:
         for number in before:
             signal.signal(number, stop)
         yield
+    except Interrupted:
+        if not before:
+            raise
+        raise KeyboardInterrupt from None  # what Python and others expect outside
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
