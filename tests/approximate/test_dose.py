@@ -19,6 +19,7 @@ from unlearnlib.training import models
 from unlearnlib.training.batches import Batch
 from unlearnlib.training.loop import Part, Tally
 from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.stacking import Unstackable
 
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0}
 
@@ -360,5 +361,5 @@ def test_models_of_one_step_that_ask_for_different_things_are_not_stacked():
     index = torch.arange(4)
     hard = Batch(index, parts.train.labels[index])
     soft = dataclasses.replace(hard, soft=torch.full((4, 3), 1 / 3), soft_weights=torch.ones(4))
-    with pytest.raises(training.Unstackable, match="size or kind"):
+    with pytest.raises(Unstackable, match="size or kind"):
         training.descend_many(nets, parts.train, [[hard], [soft]], Recipe(), 1, seeds=[0, 1], tally=Tally())

@@ -149,7 +149,7 @@ def test_where_models_are_stacked_they_agree_to_rounding(monkeypatch, tmp_path):
     monkeypatch.setattr(settings, "stacks", lambda device: True)
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "stacked"))
     calls = []
-    for module, name in ((training, "fit_many"), (registry, "unlearn_many")):
+    for module, name in ((settings.many, "fit_many"), (registry, "unlearn_many")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, real=real, **k: calls.append(1) or real(*a, **k))
     for _ in ("made", "read again"):

@@ -18,10 +18,8 @@ from unlearnlib.methods import registry
 from unlearnlib.methods.registry import method
 from unlearnlib.store import cache
 from unlearnlib.studies import runs, settings
-from unlearnlib.studies.grids import BASELINES, Grid
-from unlearnlib.studies.runs import run, summary
-from unlearnlib.studies.settings import NULL, RETRAIN, Setting
-from unlearnlib.training.cluster import Failed
+from unlearnlib.studies import BASELINES, NULL, RETRAIN, Grid, Setting, run, summary
+from unlearnlib.training.jobs import Failed
 from unlearnlib.training.prediction import accuracy
 from unlearnlib.training.recipe import Recipe
 
@@ -226,7 +224,7 @@ def test_a_failure_of_the_machine_is_a_row_and_is_tried_again(tmp_path, monkeypa
 def test_without_a_cache_a_run_shares_its_models_and_leaves_nothing(tmp_path, monkeypatch):
     kept = run(GRID)
     monkeypatch.setenv("UNLEARN_CACHE", "off")
-    fits, real = [], settings.training.fit
+    fits, real = [], settings.loop.fit
     monkeypatch.setattr(settings.loop, "fit", lambda *a, **k: fits.append(1) or real(*a, **k))
     pd.testing.assert_frame_equal(timeless(run(GRID)), timeless(kept), check_exact=True)
     assert len(fits) == len(GRID.seeds) and cache.store() is None

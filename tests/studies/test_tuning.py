@@ -117,8 +117,8 @@ def test_only_the_retained_pictures_are_read(monkeypatch):
 def test_no_development_seed_is_a_seed_of_a_reported_model(monkeypatch):
     seeds, run = [], registry.unlearn
     monkeypatch.setattr(registry, "unlearn", lambda *a, seed, **o: seeds.append(seed) or run(*a, seed=seed, **o))
-    fit = training.fit
-    monkeypatch.setattr(training, "fit", lambda m, e, r, seed, **o: seeds.append(seed) or fit(m, e, r, seed, **o))
+    fit = tuning.fit
+    monkeypatch.setattr(tuning, "fit", lambda m, e, r, seed, **o: seeds.append(seed) or fit(m, e, r, seed, **o))
     tuning.tried(Bench(SETTING, seeds=2), "finetune", epochs=1)
     reported = [settings.seed_of(role, seed) for role in settings.ROLES for seed in (0, settings._RANGE - 1)]
     assert len(seeds) == 4 and min(seeds) > max(reported)

@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "distances.collapse": "collapse",
         # visible evidence: planted canaries, and how fast a model relearns
         "evidence.canaries": "canaries attack_success gus interclass_confusion mislabelled_exposure",
-        "evidence.relearn": "Relearning log_ain relearn_curve relearn_time",
+        "evidence.relearn": "log_ain relearn_curve relearn_time",
         # cases whose answer is known, by which audits are audited: phantoms, traps, guarantees from both sides
         "known_answers.phantom": "Phantom",
         "known_answers.traps": "traps",
@@ -45,6 +45,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "verdicts.verdict": "LABELS verdict verdict_of",
         # all audits at once: for one model, for many models of one forget set, for a state matrix
         "batteries.battery": "RUNGS battery",
+        "batteries.rungs": "Relearning",
         "batteries.ensembles": "ensemble_audit shadow_audit",
         "distances": "distances",
     },
