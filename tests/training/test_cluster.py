@@ -123,6 +123,8 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
 
 def test_a_script_without_its_guard_is_told_so(monkeypatch):
     class Broken:
+        _processes = None
+
         def __init__(self, *_):
             pass
 

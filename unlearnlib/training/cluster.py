@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from unlearnlib.training import remote
-from unlearnlib.training.jobs import Failed, Job, attempt, described, stoppable, told
+from unlearnlib.training.jobs import Failed, Job, attempt, described, stoppable, told, uninterrupted
 
 ATTEMPTS = 3  # times that a job may lose its worker
 _SECONDS_TO_END = 5.0  # that a worker which is told to end has for it
@@ -83,9 +83,10 @@ def _begin_worker(environment: Mapping[str, str]) -> None:
     """Runs first in every worker process: one thread, no bars, and an end when the parent ends."""
     os.environ.update(environment)
     os.environ["TQDM_DISABLE"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
     tqdm.set_lock(threading.RLock())  # or each bar would make a semaphore that a worker which is ended leaves behind
     torch.set_num_threads(1)
+    if hasattr(signal, "pthread_sigmask"):  # Ctrl-C goes on waiting: the parent hears it, and ends its workers
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -106,9 +107,13 @@ def _pool(workers: int, modules: Sequence[str] = ()) -> ProcessPoolExecutor:
         context.set_forkserver_preload(["unlearnlib", *modules])
     pool = ProcessPoolExecutor(workers, context, _begin_worker, (dict(os.environ),))
     try:
-        pool.submit(os.getpid).result()
-    except BrokenProcessPool:
-        pool.shutdown(wait=False, cancel_futures=True)
+        with uninterrupted():  # or a process that is just being begun would not be known, and outlive this one
+            first = pool.submit(os.getpid)
+        first.result()
+    except BaseException as error:
+        _stop(pool, busy=True)
+        if not isinstance(error, BrokenProcessPool):
+            raise
         why = 'the worker processes did not start: in a script, put the call below `if __name__ == "__main__":`'
         raise RuntimeError(why) from None
     return pool
@@ -164,7 +169,8 @@ def _submit(pool: ProcessPoolExecutor, waiting: list, running: dict, chosen: Seq
     for job in chosen:
         results = [ended[name] for name in job.needs]
         try:
-            future = pool.submit(attempt, job.function, job.argument, job.needs, results)
+            with uninterrupted():
+                future = pool.submit(attempt, job.function, job.argument, job.needs, results)
         except BrokenProcessPool:
             return False
         waiting.remove(job)

@@ -1,5 +1,6 @@
 """Jobs: what is run somewhere, how it ends, and what ends the run instead."""
 
+import atexit
 import contextlib
 import signal
 import threading
@@ -73,8 +74,9 @@ def one_thread() -> Iterator[None]:
 def stoppable() -> Iterator[None]:
     """Inside the block Ctrl-C raises Interrupted and SIGTERM raises Terminated, so that both clean up.
 
-    Out of the outermost block comes KeyboardInterrupt, or SystemExit with code 143. The first of them is the one that counts: a second Ctrl-C does not disturb the cleaning up. Handlers that an
-    application has set are left alone, and so are threads, which hear no signals.
+    Out of the outermost block comes KeyboardInterrupt, or SystemExit with code 143. The first signal is the one that
+    counts: a second Ctrl-C does not disturb the cleaning up. Handlers that an application has set are left alone, so
+    are threads, which hear no signals.
     """
     ours = {signal.SIGINT: (Interrupted, signal.default_int_handler), signal.SIGTERM: (Terminated, signal.SIG_DFL)}
     before, heard = {}, []
@@ -93,7 +95,21 @@ def stoppable() -> Iterator[None]:
     except Interrupted:
         if not before:
             raise
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # nor does a second one disturb the end of Python
         raise KeyboardInterrupt from None  # what Python and others expect outside
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block has ended, and longer in processes that are started in it."""
+    if not hasattr(signal, "pthread_sigmask"):  # no such thing on this system
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
