@@ -13,7 +13,8 @@ from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 from torchvision.datasets import FakeData
 
-from unlearnlib.data.examples import Dataset, Examples, Split, pixel_limits, stratified
+from unlearnlib.data.examples import Dataset, Examples, Split, pixel_limits
+from unlearnlib.data.strata import stratified
 from unlearnlib.seeding import generator
 
 

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from unlearnlib import data
-from unlearnlib.data import faces, sources
+from unlearnlib.data import faces
 from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.data.pictures import read_pictures
 
 
 def picture(seed: int, side: int = 32) -> np.ndarray:
@@ -63,7 +64,7 @@ def test_mufac_leaks_are_removed(tmp_path):
 def test_copies_are_found_across_compression_and_nothing_else_is(tmp_path):
     for k, seed in enumerate((1, 2, 1, 3, 2)):
         save(tmp_path / f"{k}.jpg", seed, quality=(95, 95, 80, 95, 85)[k])
-    pictures = sources.read_pictures([tmp_path / f"{k}.jpg" for k in range(5)], 32)
+    pictures = read_pictures([tmp_path / f"{k}.jpg" for k in range(5)], 32)
     assert faces.copies(pictures).tolist() == [0, 1, 0, 3, 1]
     many = torch.stack([torch.tensor(picture(s)).permute(2, 0, 1) for s in range(200)])
     assert faces.copies(many).tolist() == faces.copies(many, block=7).tolist() == list(range(200))

@@ -309,6 +309,7 @@ def test_bad_folders_are_refused(tmp_path):
     (tmp_path / "b").mkdir()
     with pytest.raises(ValueError, match="no pictures"):
         data.load(f"folder:{tmp_path}")
+    Image.new("L", (8, 8)).save(tmp_path / "b" / "whole.png")
     (tmp_path / "a" / "broken.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(ValueError, match="broken.png is not a readable picture"):
         data.load(f"folder:{tmp_path}")

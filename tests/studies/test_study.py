@@ -1,9 +1,13 @@
 """Studies: the same rows for any number of workers and after any number of kills, and failures that stay rows."""
 
+import errno
 import logging
 import os
 import random
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +20,10 @@ from unlearnlib import studies
 from unlearnlib.audit.verdicts import tidy
 from unlearnlib.methods import registry
 from unlearnlib.methods.registry import method
-from unlearnlib.store import cache
+from unlearnlib.store import cache, files
 from unlearnlib.studies import BASELINES, NULL, RETRAIN, Grid, Setting, run, runs, settings, summary
-from unlearnlib.training.cluster import Failed
+from unlearnlib.training import cluster
+from unlearnlib.training.jobs import Failed
 from unlearnlib.training.prediction import accuracy
 from unlearnlib.training.recipe import Recipe
 
@@ -134,7 +139,7 @@ def test_ten_kills_lose_and_repeat_nothing(tmp_path, monkeypatch):
 def test_workers_give_the_same_rows_even_when_one_is_killed(tmp_path, monkeypatch):
     alone = run(GRID)
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "another cache"))
-    made, real_pool, real_received = [], runs.machines._pool, runs._received
+    made, real_pool, real_received = [], cluster._pool, runs._received
 
     def received(*arguments):
         entry = real_received(*arguments)
@@ -144,7 +149,7 @@ def test_workers_give_the_same_rows_even_when_one_is_killed(tmp_path, monkeypatc
         return entry
 
     killed = []
-    monkeypatch.setattr(runs.machines, "_pool", lambda *a: made.append(real_pool(*a)) or made[-1])
+    monkeypatch.setattr(cluster, "_pool", lambda *a: made.append(real_pool(*a)) or made[-1])
     monkeypatch.setattr(runs, "_received", received)
     rows = run(GRID, folder=tmp_path / "rows", workers=2)
     assert killed and len(made) >= 2
@@ -218,6 +223,89 @@ def test_a_failure_of_the_machine_is_a_row_and_is_tried_again(tmp_path, monkeypa
     again = run(GRID, folder=tmp_path / "rows")
     assert again["valid_flag"].all()
     assert cells_in(tmp_path / "rows") == len(GRID.cells())
+
+
+def test_a_full_disk_costs_one_warning_and_not_the_table(tmp_path, monkeypatch, caplog):
+    whole = timeless(run(GRID))
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write", full)
+    monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path / "cache"))
+    for folder in (tmp_path / "rows", None):
+        caplog.clear()
+        rows = run(GRID, folder=folder)
+        pd.testing.assert_frame_equal(timeless(rows), whole, check_exact=True)
+        assert len(caplog.messages) == 1 and "No space left on device" in caplog.text
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_what_killed_runs_left_in_the_folder_of_a_study_goes(tmp_path):
+    for name in ("results.parquet.99-0.partial", "ab/abcd.99-1.partial", "ab/abcd.lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1, 1))
+    run(Grid(SETTING, [], seeds=(0,), rungs=("cost",)), folder=tmp_path)
+    assert not [*tmp_path.rglob("*.partial"), *tmp_path.rglob("*.lock")]
+
+
+STUDY = """
+import sys
+from unlearnlib import studies
+from unlearnlib.training.recipe import Recipe
+if __name__ == "__main__":
+    setting = studies.Setting("digits", "mlp", recipe=Recipe(epochs=int(sys.argv[2]), batch_size=32))
+    grid = studies.Grid([setting], [], seeds=(0,), rungs=("utility",))
+    print("begins", flush=True)
+    print(len(studies.run(grid, workers=int(sys.argv[1]))), flush=True)
+"""
+
+
+@pytest.fixture
+def short():
+    """A folder whose path leaves room for the sockets of worker processes (108 characters at most)."""
+    with tempfile.TemporaryDirectory(prefix="s") as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("how", ["ends", "SIGTERM", "SIGINT twice"])
+def test_a_study_that_is_stopped_tidies_up_and_says_little(tmp_path, short, workers, how):
+    """Neither folders of its own, nor processes, nor leaked semaphores; a second Ctrl-C adds no second traceback."""
+    script, scratch = tmp_path / "study.py", Path(short)
+    script.write_text(STUDY)
+    epochs = "1" if how == "ends" else "3000"
+    study = subprocess.Popen(
+        [sys.executable, str(script), str(workers), epochs],
+        env={**os.environ, "UNLEARN_CACHE": "off", "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert study.stdout.readline() == "begins\n"
+    if how != "ends":
+        waits = time.monotonic() + 60
+        while not list(scratch.glob("unlearn-*")) and time.monotonic() < waits:
+            time.sleep(0.05)
+        time.sleep(1 + 3 * bool(workers))
+        for _ in range(2 if "INT" in how else 1):
+            os.killpg(study.pid, signal.SIGINT) if "INT" in how else study.terminate()
+            time.sleep(0.02)
+    told, errors = study.communicate(timeout=120)
+    assert not list(scratch.glob("unlearn-*"))
+    assert "leaked" not in errors, errors
+    if not workers:  # a worker that is ended while it starts may say so
+        assert errors.count("Traceback") == ("INT" in how), errors
+    assert (study.returncode == 0) == (how == "ends") == bool(told)
+    if how == "SIGTERM":
+        assert study.returncode == 143
+    ends = time.monotonic() + 30
+    with pytest.raises(ProcessLookupError):  # what tidies up after workers needs a moment
+        while time.monotonic() < ends:
+            os.killpg(study.pid, 0)
+            time.sleep(0.05)
 
 
 def test_without_a_cache_a_run_shares_its_models_and_leaves_nothing(tmp_path, monkeypatch):

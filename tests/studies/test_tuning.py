@@ -184,8 +184,8 @@ def test_retraining_scores_better_than_the_original():
     for k in range(bench.seeds):
         split, original = bench.split(k), bench.original(k)
         retrained = training.fit(setting.network(5), split.retain, setting.recipe, 5)
-        before.append(objective(original, original, split).unlike)
-        after.append(objective(retrained, original, split).unlike)
+        before.append(objective(original, original, bench.judged(k)).unlike)
+        after.append(objective(retrained, original, bench.judged(k)).unlike)
     assert min(before) > 0.1 and sum(after) < sum(before) / 3
 
 
@@ -197,6 +197,53 @@ def test_a_run_that_diverges_is_the_worst_and_is_paid(dialled, monkeypatch):
     monkeypatch.setitem(registry._registered, "dialled", made)
     trial = tuning.tried(BENCH, "dialled", whole=2)
     assert trial.value == tuning.WORST and trial.work == 200 and "not finite" in trial.reason
+
+
+@pytest.mark.parametrize("error", [ValueError, ZeroDivisionError, torch.linalg.LinAlgError])
+def test_numbers_that_allow_no_result_are_the_worst_trial_and_tuning_goes_on(dialled, monkeypatch, error):
+    def failing(model, split, config, run):
+        if config.dial > 0.5:
+            raise error("the Hessian is not positive:\n raise damping")
+        model.dial = config.dial
+        return model
+
+    monkeypatch.setitem(registry._registered, "dialled", replace(registry.find("dialled"), function=failing))
+    found = tuned(BENCH, "dialled", trials=8)
+    failed = [trial for trial in found.trials if trial.reason]
+    assert failed[0] is found.trials[0] and len(failed) < 8, "the default fails, some other does not"
+    assert all(trial.value == tuning.WORST for trial in failed) and found.best.value < 0.05
+    assert failed[0].reason.endswith("the Hessian is not positive: raise damping")
+
+
+def test_newton_and_influence_by_the_whole_hessian_are_tuned():
+    hessian = {"kind": "hessian", "iterations": 3}
+    for name, fixed in (("newton", hessian), ("influence", hessian), ("influence", {**hessian, "solver": "dense"})):
+        found = tuned(BENCH, name, trials=2, fixed=fixed)
+        assert len(found.trials) == 2
+        assert all(trial.value < tuning.WORST or trial.reason for trial in found.trials)
+
+
+def test_what_a_method_reads_and_what_the_objective_scores_are_disjoint(dialled, monkeypatch):
+    read, scored = [], []
+
+    def reading(model, split, config, run):
+        read.append(split)
+        return model
+
+    monkeypatch.setitem(registry._registered, "dialled", replace(registry.find("dialled"), function=reading))
+    monkeypatch.setattr(tuning, "objective", lambda model, original, split: scored.append(split) or Score(0.0, 0.0))
+    tuning.tried(Bench(SETTING, seeds=2), "dialled")
+
+    def rows(part):
+        return [image.numpy().tobytes() for image in part.images]
+
+    assert len(read) == len(scored) == 2
+    for given, judged in zip(read, scored, strict=True):
+        seen = {*rows(given.train), *rows(given.validation)}
+        assert len(given.validation) and not seen & set(rows(judged.validation)) and given.test is judged.test is None
+        assert rows(judged.forget) == rows(given.forget)
+        assert len(judged.validation) == pytest.approx(2 * len(given.validation), abs=6)
+        assert set(given.validation.labels.tolist()) == set(judged.validation.labels.tolist()) == set(range(10))
 
 
 def test_what_cannot_be_tuned_is_refused():

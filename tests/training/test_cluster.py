@@ -106,7 +106,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, time\n"
-        "from unlearnlib import cluster\n"
+        "from unlearnlib.training import cluster\n"
         "if __name__ == '__main__':\n"
         "    pool = cluster._pool(1)\n"  # a pool that nobody holds ends its workers
         "    print(pool.submit(os.getpid).result(), flush=True)\n"
@@ -123,6 +123,8 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
 
 def test_a_script_without_its_guard_is_told_so(monkeypatch):
     class Broken:
+        _processes = None
+
         def __init__(self, *_):
             pass
 

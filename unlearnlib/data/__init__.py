@@ -10,11 +10,12 @@ __getattr__, __dir__, __all__ = _faces.face(
     __name__,
     {
         # containers of tensors
-        "examples": "Dataset Examples Split pixel_limits stratified",
+        "examples": "Dataset Examples Split pixel_limits",
         # data sets by name
         "loading": "describe load names",
         # dividing them
         "splits": "add_label_noise overlap split",
+        "strata": "stratified",
         "requests": "GRAMMAR stamp",
     },
 )

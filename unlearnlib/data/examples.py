@@ -11,30 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlearnlib.data.pictures import image_tensor
+from unlearnlib.data.tensors import check, check_kind, check_vector, digest
+
 Limit = float | tuple[float, ...]
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _check_vector(name: str, value: Any, n: int, dtype: torch.dtype | None = None) -> None:
-    _check(isinstance(value, Tensor), f"{name} must be a tensor, not {type(value).__name__}")
-    _check(value.shape == (n,), f"{name} must have shape [{n}], one entry an image, not {list(value.shape)}")
-    _check(dtype in (None, value.dtype), f"{name} must be {dtype}, not {value.dtype}: convert with .to({dtype})")
-
-
-def _digest(*tensors: Tensor | None) -> str:
-    """SHA-256 over type, shape and bytes of each tensor (None counts), the same on every device."""
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        if tensor is None:
-            sha.update(b"none;")
-            continue
-        sha.update(f"{tensor.dtype}{list(tensor.shape)};".encode())
-        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()
 
 
 def _positions(index: Any, n: int) -> Tensor | slice:
@@ -49,14 +29,14 @@ def _positions(index: Any, n: int) -> Tensor | slice:
     index = torch.as_tensor(index)
     if index.numel() == 0 and index.dtype != torch.bool:
         index = index.long()
-    _check(index.ndim == 1, f"an index must be one-dimensional, not {list(index.shape)}")
+    check(index.ndim == 1, f"an index must be one-dimensional, not {list(index.shape)}")
     if index.dtype == torch.bool:
-        _check(len(index) == n, f"a mask must have {n} entries, not {len(index)}")
+        check(len(index) == n, f"a mask must have {n} entries, not {len(index)}")
         return index
-    _check(not index.dtype.is_floating_point, f"an index must be integer or bool, not {index.dtype}")
+    check(not index.dtype.is_floating_point, f"an index must be integer or bool, not {index.dtype}")
     index = index.long()
     inside = bool(((index >= -n) & (index < n)).all())
-    _check(inside, f"index out of range: positions run from 0 to {n - 1}")
+    check(inside, f"index out of range: positions run from 0 to {n - 1}")
     return index
 
 
@@ -68,27 +48,16 @@ def _check_limits(images: Tensor, limits: tuple[Limit, Limit]) -> tuple[Limit, L
         ends = [np.asarray(end, dtype=np.float64) for end in limits]
     except (TypeError, ValueError) as error:
         raise ValueError(shape) from error
-    _check(len(ends) == 2 and all(end.shape in ((), (channels,)) for end in ends), shape)
+    check(len(ends) == 2 and all(end.shape in ((), (channels,)) for end in ends), shape)
     low, high = (torch.from_numpy(np.broadcast_to(end, channels).copy()) for end in ends)
-    _check(bool((low < high).all()), shape)
+    check(bool((low < high).all()), shape)
     if len(images):
         slack = 1e-4 * (high - low)  # rounding of a normalisation in single precision
         pixels = images.detach().transpose(0, 1).flatten(1)
         least, most = pixels.amin(1).double().cpu(), pixels.amax(1).double().cpu()
         inside = bool(((least >= low - slack) & (most <= high + slack)).all())
-        _check(inside, f"pixels run from {least.min():g} to {most.max():g}, outside limits {limits!r}: correct one")
+        check(inside, f"pixels run from {least.min():g} to {most.max():g}, outside limits {limits!r}: correct one")
     return tuple(float(end) if end.ndim == 0 else tuple(end.tolist()) for end in ends)
-
-
-def tensor(images: np.ndarray) -> Tensor:
-    """Images as arrays, [N, H, W] or [N, H, W, C], as a contiguous tensor [N, C, H, W]."""
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(images))
-
-
-def integers(values) -> Tensor:
-    """Any sequence of integers as an int64 tensor."""
-    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,25 +83,26 @@ class Examples:
 
     def __post_init__(self):
         images = self.images
-        _check(isinstance(images, Tensor), f"images must be a tensor, not {type(images).__name__}: see Examples.of")
-        _check(images.ndim == 4, f"images must have shape [N, C, H, W], not {list(images.shape)}")
-        _check(min(images.shape[1:]) > 0, f"images must have pixels, not shape {list(images.shape)}")
+        check(isinstance(images, Tensor), f"images must be a tensor, not {type(images).__name__}: see Examples.of")
+        check(images.ndim == 4, f"images must have shape [N, C, H, W], not {list(images.shape)}")
+        check(min(images.shape[1:]) > 0, f"images must have pixels, not shape {list(images.shape)}")
         known = images.dtype == torch.uint8 or images.is_floating_point()
-        _check(known, f"images must be uint8 (0..255) or floating point, not {images.dtype}")
+        check(known, f"images must be uint8 (0..255) or floating point, not {images.dtype}")
         n = len(images)
-        _check_vector("labels", self.labels, n, torch.int64)
-        _check(n == 0 or int(self.labels.min()) >= 0, "labels must be at least 0: drop the images without a label")
+        check_vector("labels", self.labels, n, torch.int64)
+        check(n == 0 or int(self.labels.min()) >= 0, "labels must be at least 0: drop the images without a label")
         if self.groups is not None:
-            _check_vector("groups", self.groups, n, torch.int64)
-            _check(n == 0 or int(self.groups.min()) >= -1, "groups must be at least -1 (-1 means unknown)")
+            check_vector("groups", self.groups, n, torch.int64)
+            check(n == 0 or int(self.groups.min()) >= -1, "groups must be at least -1 (-1 means unknown)")
+        check(isinstance(self.attributes, Mapping), f"attributes must be {{name: tensor}}, not {self.attributes!r:.60}")
         for name, value in self.attributes.items():
-            _check_vector(f"attribute {name!r}", value, n)
+            check_vector(f"attribute {name!r}", value, n)
         if images.is_floating_point():
-            _check(bool(torch.isfinite(images).all()), "images hold values that are not finite")
+            check(bool(torch.isfinite(images).all()), "images hold values that are not finite")
             limits = self.limits if self.limits is None else _check_limits(images, self.limits)
         else:
             given = self.limits in (None, (0, 1))
-            _check(given, f"uint8 images have limits (0.0, 1.0), not {self.limits!r}: convert them to float for others")
+            check(given, f"uint8 images have limits (0.0, 1.0), not {self.limits!r}: convert them to float for others")
             limits = (0.0, 1.0)
         object.__setattr__(self, "limits", limits)
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
@@ -177,7 +147,7 @@ class Examples:
     def checksum(self) -> str:
         """SHA-256 (hex) of everything held, the same on every device."""
         names = sorted(self.attributes)
-        parts = _digest(self.images, self.labels, self.groups, *(self.attributes[name] for name in names))
+        parts = digest(self.images, self.labels, self.groups, *(self.attributes[name] for name in names))
         return hashlib.sha256(f"{parts}{names}{self.limits}".encode()).hexdigest()
 
     def to(self, device: str | torch.device) -> "Examples":
@@ -195,12 +165,16 @@ class Examples:
         """
         if isinstance(dataset, Examples):
             return dataset
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise ValueError(f"need a map-style data set with len() and [i], not {type(dataset).__name__}")
-        _check(len(dataset) > 0, "the data set is empty")
+        map_style = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+        if not map_style or isinstance(dataset, (str, bytes, Mapping, Dataset, Split)):
+            hint = ": give its .dataset" if hasattr(dataset, "dataset") else ""
+            raise ValueError(f"need a map-style data set with len() and [i], not {type(dataset).__name__}{hint}")
+        check(len(dataset) > 0, "the data set is empty")
         items = [dataset[i] for i in range(len(dataset))]
-        _check(all(len(item) >= 2 for item in items), "each item must be a pair (image, label)")
-        images = [_image_tensor(item[0]) for item in items]
+        for item in items:
+            pair = isinstance(item, (tuple, list)) and len(item) >= 2
+            check(pair, f"each item must be a pair (image, label), not {type(item).__name__}")
+        images = [image_tensor(item[0]) for item in items]
         kinds = {(tuple(image.shape), image.dtype) for image in images}
         if len(kinds) > 1:
             some = " and ".join(sorted(map(str, kinds))[:2])
@@ -215,7 +189,7 @@ class Examples:
         Groups are -1 for parts without them; an attribute is kept if every part has it.
         """
         parts = list(parts)
-        _check(len(parts) > 0, "nothing to concatenate")
+        check(len(parts) > 0, "nothing to concatenate")
         for part in parts[1:]:
             _check_alike(parts[0], part, "parts")
         groups = None
@@ -227,33 +201,18 @@ class Examples:
         return Examples(images, labels, groups, attributes, parts[0].limits)
 
 
-def _image_tensor(image: Any) -> Tensor:
-    if hasattr(image, "convert") and hasattr(image, "getbands"):  # PIL
-        grey = image.mode in ("1", "L")
-        image = np.array(image.convert("L" if grey else "RGB"))
-    if isinstance(image, np.ndarray):
-        _check(image.ndim in (2, 3), f"an array image must be [H, W] or [H, W, C], not {list(image.shape)}")
-        if image.ndim == 3:
-            channels_last = image.shape[2] in (1, 3, 4)
-            _check(channels_last, f"an array image is [H, W, C], not {list(image.shape)}: give [C, H, W] as a tensor")
-            image = image.transpose(2, 0, 1)
-        image = torch.from_numpy(np.ascontiguousarray(image))
-    _check(isinstance(image, Tensor), f"an image must be a tensor, an array or a PIL image, not {type(image).__name__}")
-    _check(image.ndim in (2, 3), f"a tensor image must be [C, H, W] or [H, W], not {list(image.shape)}")
-    return image if image.ndim == 3 else image[None]
-
-
 def _label(label: Any) -> int:
     value = label.item() if isinstance(label, (Tensor, np.ndarray)) and np.prod(label.shape) == 1 else label
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ValueError(f"labels must be integers, not {label!r}")
+        raise ValueError(f"labels must be integers, not {label!r:.60}")
+    check(value < 1 << 31, f"label {value!r:.60} is too large: number the classes from 0")
     return int(value)
 
 
 def _check_alike(a: Examples, b: Examples, what: str) -> None:
-    _check(a.shape == b.shape, f"{what} differ in image shape: {a.shape} and {b.shape}")
-    _check(a.images.dtype == b.images.dtype, f"{what} differ in image type: {a.images.dtype} and {b.images.dtype}")
-    _check(a.limits == b.limits, f"{what} differ in limits: {a.limits} and {b.limits}")
+    check(a.shape == b.shape, f"{what} differ in image shape: {a.shape} and {b.shape}")
+    check(a.images.dtype == b.images.dtype, f"{what} differ in image type: {a.images.dtype} and {b.images.dtype}")
+    check(a.limits == b.limits, f"{what} differ in limits: {a.limits} and {b.limits}")
 
 
 def pixel_limits(examples: Examples) -> tuple[Tensor, Tensor]:
@@ -265,29 +224,6 @@ def pixel_limits(examples: Examples) -> tuple[Tensor, Tensor]:
         pixels = examples.images.transpose(0, 1).flatten(1)
         low, high = pixels.amin(1).float(), pixels.amax(1).float()
     return low[:, None, None], high[:, None, None]
-
-
-def stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """A bool mask over `labels` that holds out about `fraction` of every class; every class keeps an image.
-
-    Class c of n_c images gives floor(fraction n_c); the images missing from round(fraction N) come one each from
-    the classes with the largest remainders, ties broken at random.
-    """
-    _check(0 <= fraction < 1, f"a held-out fraction must be at least 0 and below 1, not {fraction!r}")
-    labels = labels.cpu()
-    n, sizes = len(labels), torch.bincount(labels)
-    order = torch.randperm(n, generator=generator)
-    order = order[torch.sort(labels[order], stable=True).indices]  # class by class, shuffled within
-    rank = torch.arange(n) - (sizes.cumsum(0) - sizes)[labels[order]]
-    wanted = fraction * sizes.double()
-    quota = (wanted + 1e-9).floor().long()
-    shuffled = torch.randperm(len(sizes), generator=generator)
-    largest = shuffled[torch.sort((quota - wanted)[shuffled], stable=True).indices]
-    largest = largest[quota[largest] + 1 < sizes[largest]]
-    quota[largest[: max(0, round(fraction * n) - int(quota.sum()))]] += 1
-    mask = torch.zeros(n, dtype=torch.bool)
-    mask[order[rank < quota[labels[order]]]] = True
-    return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,12 +240,16 @@ class Dataset:
     source: str
 
     def __post_init__(self):
+        listed = isinstance(self.class_names, Iterable) and not isinstance(self.class_names, str)
+        check(listed, f"class_names must be a list of names, not {self.class_names!r:.60}")
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
-        _check(len(self.train) > 0, f"{self.name}: the training part is empty")
+        for name, part in (("train", self.train), ("test", self.test)):
+            check_kind(name, part, Examples, "see Examples.of")
+        check(len(self.train) > 0, f"{self.name}: the training part is empty")
         _check_alike(self.train, self.test, f"{self.name}: train and test")
         for part in (self.train, self.test):
             top = int(part.labels.max()) if len(part) else 0
-            _check(top < self.n_classes, f"{self.name}: label {top} but only {self.n_classes} class names")
+            check(top < self.n_classes, f"{self.name}: label {top} but only {self.n_classes} class names")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -349,17 +289,21 @@ class Split:
     index: Tensor | None = None
 
     def __post_init__(self):
+        for name, part in (("train", self.train), ("validation", self.validation)):
+            check_kind(name, part, Examples, "see Split.of")
+        if self.test is not None:
+            check_kind("test", self.test, Examples, "see Split.of")
         n = len(self.train)
-        _check_vector("is_forget", self.is_forget, n, torch.bool)
-        _check(bool(self.is_forget.any()), f"request {self.request!r} leaves nothing to forget")
-        _check(not bool(self.is_forget.all()), f"request {self.request!r} leaves nothing to retain")
+        check_vector("is_forget", self.is_forget, n, torch.bool)
+        check(bool(self.is_forget.any()), f"request {self.request!r} leaves nothing to forget")
+        check(not bool(self.is_forget.all()), f"request {self.request!r} leaves nothing to retain")
         for part in (self.validation, self.test):
             if part is not None:
                 _check_alike(self.train, part, "the parts of a split")
         if self.index is not None:
-            _check_vector("index", self.index, n, torch.int64)
+            check_vector("index", self.index, n, torch.int64)
             distinct = len(self.index.unique()) == n and int(self.index.min()) >= 0
-            _check(distinct, "index must hold distinct positions, at least 0")
+            check(distinct, "index must hold distinct positions, at least 0")
 
     @cached_property
     def forget_index(self) -> Tensor:
@@ -387,7 +331,7 @@ class Split:
     def checksum(self) -> str:
         """SHA-256 (hex) of all parts and of the mask; the request's wording and the seed do not enter."""
         held_out = [None if part is None else part.checksum() for part in (self.validation, self.test)]
-        text = f"{self.train.checksum()}{_digest(self.is_forget)}{held_out}"
+        text = f"{self.train.checksum()}{digest(self.is_forget)}{held_out}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @staticmethod

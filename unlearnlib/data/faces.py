@@ -10,15 +10,20 @@ nobody is called by name: groups are numbers. `split(ds, "identity:20")` asks to
 """
 
 import csv
+import io
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unlearnlib.data.examples import Dataset, Examples, integers
-from unlearnlib.data.sources import olivetti, read_pictures
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.data.pictures import read_pictures
+from unlearnlib.data.sources import olivetti
+from unlearnlib.data.tensors import integers
 from unlearnlib.seeding import numpy_generator
+from unlearnlib.store.places import expanded
 
 AGES = ("0-6", "7-12", "13-19", "20-30", "31-45", "46-55", "56-66", "67-80")
 EMOTIONS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
@@ -51,15 +56,46 @@ def without_copies(train: Examples, test: Examples) -> tuple[Examples, Examples]
     return train[kept[len(test) :]], test[kept[: len(test)]]
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _text(path: Path, folder: str = "the folder that holds it") -> str:
     if not path.is_file():
-        raise ValueError(f"{path} is not there: give the folder that holds it")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+        raise ValueError(f"{path} is not there: give {folder}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as text: is it the official table?") from error
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a table with a header; every row has every column."""
+    rows = list(csv.DictReader(io.StringIO(_text(path), newline="")))
     missing = [c for c in columns if not rows or c not in rows[0]]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}: is it the official table?")
+    short = next((i for i, row in enumerate(rows, 2) if any(not row[c] for c in columns)), None)
+    if short is not None:
+        raise ValueError(f"{path}, row {short}: a value of {', '.join(columns)} is missing")
     return rows
+
+
+def _fields(
+    path: Path, after: int, width: int | None = None, folder: str = "the folder that holds it"
+) -> list[list[str]]:
+    """The lines of a table without a header, split at blanks; those from `after` on have `width` fields."""
+    rows = [line.split() for line in _text(path, folder).splitlines() if line.strip()]
+    uneven = next((row for row in rows[after:] if len(row) != (width or len(rows[after]))), None)
+    if len(rows) <= after or uneven is not None:
+        why = "it has no rows" if uneven is None else f"its rows are unlike, as {' '.join(uneven)[:60]!r}"
+        raise ValueError(f"{path}: {why}: is it the official table?")
+    names = [row[0] for row in rows[after:]]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path} names a picture twice: is it the official table?")
+    return rows
+
+
+def _whole(path: Path, text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError(f"{path}: {text[:60]!r} is not a number: is it the official table?")
+    return int(text)
 
 
 def _numbered(names: list) -> Tensor:
@@ -78,7 +114,7 @@ def mufac(folder: str, size: int = 128, *, clean: bool = True) -> Dataset:
               have many: spartalis2025 count 54 between train and test, 16 between val and test, 26 between the
               official forget and retain sets and 4,079 within the latter. Their rule is not ours, nor are the counts.
     """
-    root, images, rows, table = Path(folder).expanduser(), [], [], []
+    root, images, rows, table = expanded(folder, f"mufac:{folder:.200}"), [], [], []
     for number, part in enumerate(("train", "val", "test")):
         found = _table(root / f"custom_{part}_dataset.csv", ("family_id", "person_id", "age_class", "image_path"))
         images.append(read_pictures([root / f"{part}_images" / row["image_path"] for row in found], size))
@@ -107,20 +143,18 @@ def mucac(folder: str, task: str = "gender", size: int = 64) -> Dataset:
     """
     if task not in CELEBA_TASKS:
         raise ValueError(f"task must be one of {', '.join(CELEBA_TASKS)}, not {task!r}")
-    root = Path(folder).expanduser()
-    lines = {}
-    for name in ("identity", "attribute"):
-        path = root / f"CelebA-HQ-{name}.txt"
-        if not path.is_file():
-            raise ValueError(f"{path} is not there: give the folder that holds it")
-        lines[name] = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    identity = {file: int(number) for file, number in lines["identity"]}
-    names, rows = lines["attribute"][1], {row[0]: row[1:] for row in lines["attribute"][2:]}
+    root = expanded(folder, f"mucac:{folder:.200}")
+    people, facts = root / "CelebA-HQ-identity.txt", root / "CelebA-HQ-attribute.txt"
+    identity = {file: _whole(people, number) for file, number in _fields(people, 0, 2)}
+    names, *listed = _fields(facts, 2)[1:]
+    rows = {row[0]: row[1:] for row in listed}
     files = sorted(set(identity) & set(rows))
     if not files or any(attribute not in names for attribute in CELEBA_TASKS.values()):
         raise ValueError(
             f"{folder}: the attribute table does not name {', '.join(CELEBA_TASKS.values())} and the files"
         )
+    if any(len(row) != len(names) or not {"1", "-1"}.issuperset(row) for row in rows.values()):
+        raise ValueError(f"{facts}: every row must have 1 or -1 for each of the {len(names)} attributes")
     columns = {
         ours: integers([rows[file][names.index(theirs)] == "1" for file in files])
         for ours, theirs in CELEBA_TASKS.items()
@@ -139,14 +173,15 @@ def raf_db(folder: str, size: int = 64) -> Dataset:
     Reads EmoLabel/list_patition_label.txt ("train_00001.jpg 5", labels from 1) and Image/aligned/*_aligned.jpg. The
     data do not say who is on a picture, so there are no groups: only random and class requests make sense.
     """
-    root = Path(folder).expanduser()
+    root = expanded(folder, f"raf_db:{folder:.200}")
     table = root / "EmoLabel" / "list_patition_label.txt"  # spelt so by its authors
-    if not table.is_file():
-        raise ValueError(f"{table} is not there: give the folder `basic` of RAF-DB")
-    rows = [line.split() for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [(name, _whole(table, label)) for name, label in _fields(table, 0, 2, "the folder `basic` of RAF-DB")]
+    strange = next((name for name, _ in rows if not name.startswith(("train_", "test_"))), None)
+    if strange is not None:
+        raise ValueError(f"{table}: {strange[:60]!r} is neither a train_ nor a test_ picture")
     parts = []
     for part in ("train", "test"):
-        chosen = [(name, int(label) - 1) for name, label in rows if name.startswith(part)]
+        chosen = [(name, label - 1) for name, label in rows if name.startswith(part)]
         if not chosen or not all(0 <= label < len(EMOTIONS) for _, label in chosen):
             raise ValueError(f"{table} must list {part}_ pictures with labels from 1 to {len(EMOTIONS)}")
         paths = [root / "Image" / "aligned" / f"{Path(name).stem}_aligned.jpg" for name, _ in chosen]

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from unlearnlib.data import faces, sources
-from unlearnlib.data.examples import Dataset, Examples, stratified
+from unlearnlib.data import faces, folders, sources
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.data.strata import stratified
+from unlearnlib.data.tensors import check_kind
 from unlearnlib.seeding import generator
 
 _LOADERS: dict[str, tuple[Callable[..., Dataset], str]] = {
@@ -26,7 +28,7 @@ _LOADERS: dict[str, tuple[Callable[..., Dataset], str]] = {
 }
 # Of these the reader has a folder: `<name>:<path>`.
 _FOLDERS: dict[str, tuple[Callable[..., Dataset], str]] = {
-    "folder": (sources.folder, "pictures in one folder a class, or in train/ and test/ (val/) of such folders"),
+    "folder": (folders.folder, "pictures in one folder a class, or in train/ and test/ (val/) of such folders"),
     "mufac": (faces.mufac, "MUFAC, 13,068 Korean faces in eight classes of age, in its official layout"),
     "mucac": (faces.mucac, "MUCAC, CelebA-HQ with identities, in its official layout"),
     "raf_db": (faces.raf_db, "RAF-DB, 15,339 faces in seven emotions, in its official layout"),
@@ -53,14 +55,16 @@ def load(name: str, *, n: int | None = None, n_test: int | None = None, **option
     folder. Options are those of the functions in `sources` and `faces` with the same names. An unknown name or option
     is a ValueError that names the nearest one; data that cannot be had are a FileNotFoundError that says what to do.
     """
-    kind, _, path = str(name).partition(":")
+    if not isinstance(name, str):
+        raise ValueError(f"no data set {name!r:.60}: give a name, one of {', '.join(names())}")
+    kind, _, path = name.partition(":")
     if kind in _FOLDERS and path:
         loader, given = _FOLDERS[kind][0], (path,)
     elif name in _LOADERS:
         loader, given = _LOADERS[name][0], ()
     else:
         known = list(names())
-        raise ValueError(f"no data set {name!r}: {_nearest(str(name), known)}known are {', '.join(known)}")
+        raise ValueError(f"no data set {name!r:.200}: {_nearest(name, known)}known are {', '.join(known)}")
     accepted = list(inspect.signature(loader).parameters)[len(given) :]
     for option in options:
         if option not in accepted:
@@ -83,6 +87,7 @@ def _some(examples: Examples, n: int | None, part: str) -> Examples:
 
 def describe(ds: Dataset) -> pd.DataFrame:
     """One row that says what a data set is: sizes, shape, classes, people, checksum (12 hex digits) and source."""
+    check_kind("a data set", ds, Dataset, "see data.load")
     groups = ds.train.groups
     row = {
         "name": ds.name,

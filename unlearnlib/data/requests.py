@@ -1,7 +1,8 @@
 """Forget requests: the short strings that say which training examples are to be forgotten.
 
     random:0.1  random:200      that fraction, or that many, drawn uniformly
-    class:3  class:3,n=100      every image of class 3 (number or name), or 100 of them
+    class:3  class:cat,n=100    every image of a class, or 100 of them: by its name, or by its number from 0 on where
+                                no class is called a number
     identity:5  identity:#12    all images of five people drawn uniformly, or of person 12
     memorised:high,n=200        the 200 with the highest memorisation scores (low: lowest; mid: about the median)
     mislabelled:0.1             that fraction (or number) gets a wrong label, drawn uniformly from the other classes
@@ -10,26 +11,30 @@
     file:indices.npy            the positions in this file (integers; never unpickled)
 
 All but `identity` and `file` draw from the images that are not in the validation set, and fractions are of these.
-A draw depends on the seed and the kind of request, not on the amount: `random:100` is part of `random:200`.
+A draw depends on the seed and the kind of request, not on the amount: `random:100` is part of `random:200`. Numbers are
+written with the digits 0 to 9.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unlearnlib.data.examples import Examples
+from unlearnlib.data.tensors import check
 from unlearnlib.seeding import generator
+from unlearnlib.store.places import expanded
 
 GRAMMAR = (
     "random:0.1 | random:200 | class:3 | class:3,n=100 | identity:5 | identity:#12 | memorised:high,n=200 "
     "| memorised:mid,n=200 | memorised:low,n=200 | mislabelled:0.1 | poisoned:100 | file:indices.npy"
 )
 PATCH = 3  # side of the white square of `poisoned`, in pixels
+_WHOLE = "[0-9]{1,18}"  # what fits into 64 bits
+_FRACTION = r"[0-9]{0,18}\.?[0-9]{1,18}([eE][-+]?[0-9]{1,3})?"
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Request:
     n: int | None = None
 
     def wrong(self, why: str) -> ValueError:
-        return ValueError(f"forget request {self.text!r}: {why}; the grammar is {GRAMMAR}")
+        return ValueError(f"forget request {self.text[:200]!r}: {why[:500]}; the grammar is {GRAMMAR}")
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,14 @@ def parse(text: str) -> Request:
         raise request.wrong("not a known kind with a value after the colon")
     if kind == "file":
         return Request(text, kind, rest)
-    value, *options = (part.strip() for part in rest.split(","))
-    n = None
-    if options:
-        match = re.fullmatch(r"n\s*=\s*(\d+)", options[0])
-        if len(options) > 1 or match is None or kind not in ("class", "memorised"):
-            raise request.wrong(f"{','.join(options)!r} does not belong there")
-        n = int(match[1])
+    value, n = rest.strip(), None
+    if kind in ("class", "memorised"):  # a name may hold commas: only the last part can be the number
+        match = re.fullmatch(rf"(.*?)\s*,\s*n\s*=\s*({_WHOLE})", value, re.DOTALL)
+        value, n = (match[1], int(match[2])) if match else (value, None)
         if n == 0:
             raise request.wrong("n must be at least 1")
+    elif "," in value:
+        raise request.wrong(f"{value.partition(',')[2].strip()!r} does not belong there")
     return Request(text, kind, value, n)
 
 
@@ -116,6 +120,7 @@ def apply(selection: Selection, train: Examples) -> Examples:
 
 def wrong_labels(labels: Tensor, n_classes: int, rng: torch.Generator) -> Tensor:
     """For every label another one, uniform over the other classes: [N] int64 -> [N] int64."""
+    check(n_classes >= 2, "a wrong label needs a second class: these data have one")
     shift = torch.randint(1, n_classes, labels.shape, generator=rng)
     return (labels.cpu() + shift).remainder(n_classes).to(labels.device)
 
@@ -140,13 +145,13 @@ def stamp(examples: Examples) -> Examples:
 
 def _amount(request: Request, available: int) -> int:
     """The number that `0.1` or `200` means among `available` images."""
-    if re.fullmatch(r"\d+", request.value):
+    if re.fullmatch(_WHOLE, request.value):
         count = int(request.value)
     else:
-        try:
-            fraction = float(request.value)
-        except ValueError:
-            raise request.wrong("need a fraction such as 0.1 or a number such as 200") from None
+        signed = request.value.removeprefix("-")
+        if not (re.fullmatch(_FRACTION, signed) or signed.lower() in ("nan", "inf")):
+            raise request.wrong("need a fraction such as 0.1 or a number such as 200")
+        fraction = float(request.value)
         if not 0 < fraction < 1:
             raise request.wrong("a fraction must lie between 0 and 1")
         count = round(fraction * available)
@@ -166,16 +171,33 @@ def _random(request: Request, given: Situation) -> Selection:
     return Selection(given.shuffled(given.free, "random")[:count])
 
 
+def _label_of(request: Request, names: tuple[str, ...]) -> int:
+    """The class that a request names. A number is a name where classes are called numbers."""
+    value, numbers = request.value, [i for i, name in enumerate(names) if re.fullmatch(_WHOLE, name)]
+    called = [i for i, name in enumerate(names) if name == value]
+    if re.fullmatch(_WHOLE, value):
+        wanted = int(value)
+        called = called or [i for i in numbers if int(names[i]) == wanted]  # "3" for a folder 03
+        if called and called != [wanted] and 0 < len(numbers) < len(names) and wanted < len(names):
+            raise request.wrong(f"class {called[0]} is called {value} and class {wanted} is not: take another name")
+        if not called and not numbers and wanted < len(names):
+            return wanted
+    if len(called) == 1:
+        return called[0]
+    if called:
+        raise request.wrong(f"{len(called)} classes are called so: give the number, one of {called[:10]}")
+    if re.fullmatch("[0-9]+", value) and not numbers:
+        raise request.wrong(f"it matches nothing: classes run from 0 to {len(names) - 1}")
+    if "," in value and value.partition(",")[0].strip() in {*names, *map(str, range(len(names)))}:
+        raise request.wrong(f"{value.partition(',')[2].strip()!r} does not belong there")
+    raise request.wrong(f"no class has this number or name ({', '.join(names[:10])}{', ...' * (len(names) > 10)})")
+
+
 def _class(request: Request, given: Situation) -> Selection:
-    if request.value.isdigit():
-        label = int(request.value)
-    elif request.value in given.class_names:
-        label = given.class_names.index(request.value)
-    else:
-        raise request.wrong(f"no class has this number or name ({', '.join(given.class_names[:10])}, ...)")
+    label = _label_of(request, given.class_names)
     members = given.free[given.train.labels.cpu()[given.free] == label]
     if len(members) == 0:
-        raise request.wrong(f"it matches nothing: classes run from 0 to {len(given.class_names) - 1}")
+        raise request.wrong("it matches nothing: the training part holds no picture of this class")
     if request.n is None:
         return Selection(members)
     return Selection(given.shuffled(members, "class", label)[: _enough(request, request.n, len(members))])
@@ -186,7 +208,7 @@ def _identity(request: Request, given: Situation) -> Selection:
         raise request.wrong("these data do not say who is shown (no groups)")
     groups = given.train.groups.cpu()
     people = groups[groups >= 0].unique()
-    match = re.fullmatch(r"(#?)(\d+)", request.value)
+    match = re.fullmatch(rf"(#?)({_WHOLE})", request.value)
     if match is None:
         raise request.wrong("need a number of people such as 5, or one person such as #12")
     if match[1]:
@@ -237,12 +259,17 @@ def _poisoned(request: Request, given: Situation) -> Selection:
 
 
 def _file(request: Request, given: Situation) -> Selection:
-    path, n = Path(request.value).expanduser(), len(given.train)
+    n = len(given.train)
+    try:
+        path = expanded(request.value, "its path")
+    except ValueError as error:
+        raise request.wrong(str(error)) from error
+    if not path.is_file():  # a pipe would be waited for
+        raise request.wrong("no such file")
     try:
         index = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else "not a plain .npy array of integers"
-        raise request.wrong(why) from error
+    except Exception as error:  # a header can make the reader raise anything, a length in it MemoryError
+        raise request.wrong("not a plain .npy array of integers") from error
     if not isinstance(index, np.ndarray) or index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
         raise request.wrong("the file must hold a one-dimensional array of integers")
     if len(index) and not (0 <= index.min() and index.max() < n):

@@ -1,4 +1,4 @@
-"""The data sets by name: archives in $UNLEARN_DATA, data that a dependency ships, drawings, folders of pictures.
+"""The data sets by name: archives in $UNLEARN_DATA, data that a dependency ships, drawings.
 
 Archives are `.npz` files whose SHA-256 is pinned here; nothing that is read is ever unpickled. A data set whose
 archive is not in $UNLEARN_DATA is downloaded (see `downloads.py`, which also says what then differs).
@@ -9,16 +9,19 @@ import io
 import os
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from unlearnlib._extras import optional
 from unlearnlib.data import cartoon, downloads
-from unlearnlib.data.examples import Dataset, Examples, integers, stratified, tensor
+from unlearnlib.data.examples import Dataset, Examples
+from unlearnlib.data.pictures import check_room, check_size, square
+from unlearnlib.data.strata import stratified
+from unlearnlib.data.tensors import integers, tensor
 from unlearnlib.seeding import generator
+from unlearnlib.store.places import expanded
 
 SHA256 = {
     "cifar100_test.npz": "6025dcc7b9e5e75bee67c148236a82f3f154b25bbcd56ae92fa9d2848a816710",
@@ -31,7 +34,7 @@ SHA256 = {
     "mnist.npz": "9d69e64263cad18f0d3532dcd565029de2d293b9b4704a79c9fdadd36789c5e8",
     "olivetti.npz": "18b5d31d93dbe9d4b2a52dfef0e9271628ca13f50b8432f9344becc8fb450b26",
 }
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+LARGEST = 1 << 30  # bytes; no archive is larger, so nothing larger is read
 
 
 def archive(file: str) -> dict[str, np.ndarray] | None:
@@ -39,12 +42,12 @@ def archive(file: str) -> dict[str, np.ndarray] | None:
     folder = os.environ.get("UNLEARN_DATA")
     if not folder:
         return None
-    path = Path(folder).expanduser() / file
+    path = expanded(folder, "UNLEARN_DATA") / file
     if not path.parent.is_dir():
         raise ValueError(f"UNLEARN_DATA={folder} is not a folder: correct it or unset it")
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    raw = path.read_bytes()
+    raw = path.read_bytes() if path.is_file() and path.stat().st_size < LARGEST else b""
     if hashlib.sha256(raw).hexdigest() != SHA256[file]:
         raise ValueError(f"{path} is damaged or another version (its SHA-256 is not the pinned one): fetch it again")
     try:
@@ -76,7 +79,7 @@ def _named(file: str) -> str:
 def mnist() -> Dataset:
     arrays = archive("mnist.npz")
     if arrays is None:
-        return downloads.idx("mnist", "MNIST", "mnist.npz")
+        return downloads.mnist()
     train, test = (
         Examples(tensor(arrays[f"{part}_images"]), integers(arrays[f"{part}_labels"])) for part in ("train", "test")
     )
@@ -84,7 +87,7 @@ def mnist() -> Dataset:
 
 
 def fashion_mnist() -> Dataset:
-    return downloads.idx("fashion_mnist", "FashionMNIST", "an archive")
+    return downloads.fashion_mnist()
 
 
 def _sheets(name: str, stem: str, extra: tuple[str, ...] = ()) -> Dataset | None:
@@ -109,12 +112,7 @@ def cifar100() -> Dataset:
 
 
 def imagenette() -> Dataset:
-    found = _sheets("imagenette", "imagenette64")
-    if found is not None:
-        return found
-    rows, names = downloads.imagenette()
-    parts = [Examples(read_pictures([path for path, _ in part], 64), integers([c for _, c in part])) for part in rows]
-    return Dataset("imagenette", *parts, names, "torchvision Imagenette 160px")
+    return _sheets("imagenette", "imagenette64") or downloads.imagenette()
 
 
 def _people(identity: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -198,7 +196,7 @@ def olivetti(size: int = 64) -> Dataset:
 
     The middle 92x92 of each 112x92 picture, shrunk to size x size. Labels and groups are the person.
     """
-    _check_size(size)
+    check_size(size)
     arrays = archive("olivetti.npz")
     if arrays is None:
         pictures, source = downloads.olivetti(), "olivettifaces.mat (scikit-learn's copy)"
@@ -206,7 +204,7 @@ def olivetti(size: int = 64) -> Dataset:
     else:
         pictures, identity, shot = (arrays[name] for name in ("images", "identity", "shot"))
         source = _named("olivetti.npz")
-    faces = np.stack([np.asarray(_square(Image.fromarray(picture), size)) for picture in pictures])
+    faces = np.stack([np.asarray(square(Image.fromarray(picture), size)) for picture in pictures])
     person = integers(identity)
     examples = Examples(tensor(faces), person, person, {"shot": integers(shot)})
     test = examples.attributes["shot"] > 8
@@ -262,6 +260,7 @@ def cartoon_faces(
     if task not in FACE_TASKS:
         raise ValueError(f"task must be smile, glasses or identity, not {task!r}")
     everybody = people if task == "identity" else people + -(-people // 2)
+    check_room(everybody * per_person, size)
 
     def part(name: str, who: int, each: int) -> Examples:
         images, columns = cartoon.album(who, each, name, size, correlation, seed)
@@ -274,72 +273,3 @@ def cartoon_faces(
     names = FACE_TASKS[task] or tuple(f"person {k}" for k in range(people))
     settings = f"size={size} people={people} per_person={per_person} correlation={correlation:g} task={task}"
     return Dataset("cartoon_faces", train, test, names, f"drawn: {settings} seed={seed}")
-
-
-def _check_size(size: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 8:
-        raise ValueError(f"size must be a whole number of pixels, at least 8, not {size!r}")
-
-
-def _square(picture: Image.Image, size: int) -> Image.Image:
-    """The largest centred square, resized (Lanczos) to size x size."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))  # first, as filters look beyond a resize box
-    return square.resize((size, size), Image.Resampling.LANCZOS)
-
-
-def read_pictures(paths: list, size: int) -> torch.Tensor:
-    """Picture files as RGB squares [N, 3, size, size] uint8."""
-    squares = []
-    for path in paths:
-        try:
-            with Image.open(path) as picture:
-                squares.append(np.asarray(_square(ImageOps.exif_transpose(picture).convert("RGB"), size)))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} is not a readable picture: mend or remove it") from error
-    return tensor(np.stack(squares))
-
-
-def _image_folder(path: Path, size: int, classes: tuple[str, ...]) -> Examples:
-    """All pictures of `path/<class>/`, class after class, each sorted by name."""
-    files = [
-        (file, label)
-        for label, name in enumerate(classes)
-        for file in sorted((path / name).rglob("*"))
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    ]
-    if not files:
-        raise ValueError(f"{path} holds no pictures in folders named for their class ({', '.join(SUFFIXES)})")
-    return Examples(read_pictures([file for file, _ in files], size), integers([label for _, label in files]))
-
-
-def _subfolders(path: Path) -> tuple[str, ...]:
-    return tuple(sorted(f.name for f in path.iterdir() if f.is_dir() and not f.name.startswith(".")))
-
-
-def folder(path: str, size: int = 64, test: float | None = None) -> Dataset:
-    """Pictures sorted into folders, <path>/<class>/<picture>, as RGB squares of size x size (centre crop).
-
-    If <path>/train and <path>/test (or val) exist they are the two parts; otherwise a fixed stratified fraction
-    `test` (default 0.2) is held out. Classes and pictures are in the order of their names.
-    """
-    _check_size(size)
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise ValueError(f"folder:{path}: no such folder")
-    name, parts = f"folder:{root.resolve().name}", _subfolders(root)
-    held_out = next((part for part in ("test", "val") if part in parts and "train" in parts), None)
-    classes = _subfolders(root / "train") if held_out else parts
-    if len(classes) < 2:
-        raise ValueError(f"folder:{path}: need at least two folders, one a class, not {len(classes)}")
-    if held_out is None:
-        examples = _image_folder(root, size, classes)
-        return _held_out(name, examples, 0.2 if test is None else test, classes, f"{len(examples)} picture files")
-    if test is not None:
-        raise ValueError(f"folder:{path}: it has train and {held_out} folders, so leave out test={test}")
-    unknown = set(_subfolders(root / held_out)) - set(classes)
-    if unknown:
-        raise ValueError(f"folder:{path}: {held_out} has classes that train has not: {', '.join(sorted(unknown))}")
-    train, held = (_image_folder(root / part, size, classes) for part in ("train", held_out))
-    return Dataset(name, train, held, classes, f"{len(train) + len(held)} picture files")

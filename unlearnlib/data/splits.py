@@ -6,6 +6,7 @@ The containers are in `examples.py`, the grammar of requests in `requests.py`.
 """
 
 import hashlib
+import numbers
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from unlearnlib.data import requests
-from unlearnlib.data.examples import Dataset, Examples, Split, stratified
+from unlearnlib.data.examples import Dataset, Examples, Split
+from unlearnlib.data.strata import stratified
+from unlearnlib.data.tensors import check_kind
 from unlearnlib.seeding import generator
 
 
@@ -33,6 +36,7 @@ def split(
     Pictures in `ds.test` are never touched. `memorisation`, one score for each of `ds.train`, is needed by
     `memorised`. A request that is not in the grammar, or that matches nothing or everything, is a ValueError.
     """
+    check_kind("what is split", ds, Dataset, "see data.load, or Split.of for parts of your own")
     request = requests.parse(forget)
     held_out = stratified(ds.train.labels, validation, generator(seed, "validation"))
     free = (~held_out).nonzero().flatten()
@@ -53,7 +57,8 @@ def add_label_noise(ds: Dataset, fraction: float, seed: int = 0) -> Dataset:
     `train.attributes["true_label"]` keeps the labels as they were (of a data set that has it already: the first
     ones). The test part is not changed. More noise with the same seed contains less noise.
     """
-    if not 0 <= fraction <= 1:
+    check_kind("what gets label noise", ds, Dataset, "see data.load")
+    if isinstance(fraction, bool) or not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie between 0 and 1, not {fraction!r}")
     labels = ds.train.labels.clone()
     noisy = torch.randperm(len(labels), generator=generator(seed, "label noise"))[: round(fraction * len(labels))]
@@ -74,6 +79,7 @@ def overlap(split: Split) -> pd.DataFrame:
     Entry (a, b) counts the images of part a that occur, pixel for pixel, in part b; entry (a, a) counts those that
     repeat an earlier image of the same part. Labels are not compared.
     """
+    check_kind("what overlaps", split, Split, "see data.split")
     parts = {"retain": split.retain, "forget": split.forget, "validation": split.validation}
     if split.test is not None:
         parts["test"] = split.test

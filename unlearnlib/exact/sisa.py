@@ -35,6 +35,7 @@ from unlearnlib import seeding
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.training import cluster as machines
 from unlearnlib.training.batches import Batch
+from unlearnlib.training.jobs import one_thread
 from unlearnlib.training.loop import descend, descend_many
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.recipe import Recipe, optimiser_of
@@ -256,7 +257,7 @@ class Sisa:
             return
         elsewhere = self.workers > 0 or self.cluster is not None
         if not elsewhere or len(works) == 1:  # what a worker computes on one thread must be so here, bit for bit
-            with machines.one_thread() if elsewhere else contextlib.nullcontext():
+            with one_thread() if elsewhere else contextlib.nullcontext():
                 yield from ((shard, _trained(work)) for shard, work in works.items())
             return
         jobs = [machines.Job(str(shard), _job, work, kept=True) for shard, work in works.items()]

@@ -26,8 +26,9 @@ from unlearnlib.store import digests, products
 _CARRIERS = {
     f"unlearnlib.{name}"
     for name in (
-        *("store.addresses", "store.cache", "store.digests", "store.places", "store.products"),
-        *("data.downloads", "data.sources", "methods.catalogue", "training.cluster"),
+        *("store.addresses", "store.cache", "store.digests", "store.files", "store.places", "store.products"),
+        *("data.downloads", "data.fetching", "data.folders", "data.pictures", "data.sources"),
+        *("methods.catalogue", "training.cluster", "training.jobs", "training.remote"),
     )
 }
 # A run says, for its own duration, with which numerics its workers compute.
@@ -103,6 +104,19 @@ def code(*modules: str) -> Mapping[str, str]:
     if missing:
         raise Unkeyable(f"no source of {', '.join(missing)}: only modules of {digests.PACKAGE.name} have digests")
     return MappingProxyType(found_digests)
+
+
+def homes(value: object) -> set[str]:
+    """The modules of the dataclasses in `value`, nested ones included: what they do is part of a result too."""
+    found: set[str] = set()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found.add(type(value).__module__)
+        value = [getattr(value, f.name) for f in dataclasses.fields(value)]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        found.update(*map(homes, value))
+    return found
 
 
 def _source(module: str) -> Path | None:

@@ -18,10 +18,10 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
-import tempfile
-import time
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,19 +33,26 @@ import torch
 from torch import Tensor
 
 from unlearnlib._extras import optional
-from unlearnlib.store import addresses, places
+from unlearnlib.store import addresses, files, places
 
 _log = logging.getLogger(__name__)
 # A run says, for its own duration, which store it uses.
 _used: contextvars.ContextVar[Path | None] = contextvars.ContextVar("store")
-_ORPHAN_AGE = 3600.0  # seconds after which a file without an entry is what a killed process left
+# What has been said about disks that cannot be written: once a run, else once a store.
+_told: contextvars.ContextVar[set[tuple[int, int | None]]] = contextvars.ContextVar("told")
+_HEAD = 1 << 26  # bytes; no head is larger, so nothing larger is read
+
+
+def described(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class _Damaged(Exception):
     """An entry is not what was written."""
 
     def __init__(self, why: BaseException):
-        super().__init__(" ".join(str(why).split()) or type(why).__name__)
+        super().__init__(described(why))
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class Store:
     def __init__(self, root: str | Path, limit: int | None = None):
         self.root, self.limit = Path(root), limit
         self._written = float("inf")  # since the last look at the size
+        self._swept = False
+        self._told: set[tuple[int, int | None]] = set()
 
     def read(self, address: str) -> Entry | None:
         """The entry, or None where there is none. A damaged one is reported in one line, removed, and is none."""
@@ -77,23 +86,37 @@ class Store:
     def _read(self, address: str) -> Entry | None:
         head = self._head(address)
         try:
-            text = head.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
+            state = head.stat()
+            if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
+                return None
+        except OSError:  # not there, or in a place where nothing can be
             return None
-        except (OSError, ValueError) as error:
-            raise _Damaged(error) from error
         try:
-            about = json.loads(text)
-            payload = (head.parent / about["file"]).read_bytes() if about["file"] else b""
+            if state.st_size > _HEAD:
+                raise ValueError("its head is too large")
+            about = json.loads(head.read_text(encoding="utf-8"))
+            content = self._content(address, about["file"])
+            payload = content.read_bytes() if content else b""
             checksum = about.pop("checksum")
             if checksum != _checksum(about, payload) or about["key"] != address:
                 raise ValueError("its checksum does not match")
-            value = _decoded(Path(about["file"]).suffix, payload)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError, safetensors.SafetensorError) as error:
+            value = _decoded(content.suffix if content else "", payload)
+        except PermissionError:  # of another user, who does not share it
+            return None
+        except Exception as error:  # whatever the readers make of it
             raise _Damaged(error) from error
         with contextlib.suppress(OSError):
             os.utime(head)  # the least recently used go first
         return Entry(value, about["about"])
+
+    def _content(self, address: str, file: str) -> Path | None:
+        """The file that a head names, None where it names none; no head can name a file of anything else."""
+        if not file:
+            return None
+        path = self._head(address).parent / file
+        if not re.fullmatch(rf"{address}-[0-9a-f]{{8}}\.[a-z]+", file) or not path.is_file():
+            raise ValueError("its content is missing")
+        return path
 
     def write(self, address: str, entry: Entry) -> None:
         """Store an entry: the content first, then the head that names it, each in one step."""
@@ -102,10 +125,11 @@ class Store:
         about = {"file": file, "key": address, "about": addresses.plain(entry.about)}
         head = self._head(address)
         head.parent.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         if file:
-            _replace(head.parent / file, payload)
+            files.write(head.parent / file, payload)
         text = json.dumps({**about, "checksum": _checksum(about, payload)}, indent=1)
-        _replace(head, text.encode())
+        files.write(head, text.encode())
         for earlier in head.parent.glob(f"{address}-*"):  # of a run that was killed before it wrote the head
             if earlier.name != file:
                 earlier.unlink(missing_ok=True)
@@ -130,29 +154,40 @@ class Store:
 
     def keep(self, address: str, entry: Entry) -> Entry:
         """Store an entry and return it as it is read back. A full disk costs one warning, not the entry."""
-        try:
+        with self.may_fail():
             self.write(address, entry)
-        except OSError as error:
-            _log.warning("the cache %s cannot be written (%s): this result is not kept", self.root, error.strerror)
         return through_storage(entry)
+
+    @contextlib.contextmanager
+    def may_fail(self) -> Iterator[None]:
+        """Go on where the block cannot write to the disk of this store: results are not kept, which is said once."""
+        try:
+            yield
+        except OSError as error:
+            told, reason = _told.get(self._told), (_disk(self.root), error.errno)
+            if reason not in told:
+                told.add(reason)
+                why = error.strerror or described(error)
+                _log.warning("%s cannot be written (%s): results are not kept there", self.root, why)
 
     def packed(self, address: str) -> tuple[bytes, str, bytes] | None:
         """An entry as bytes that `adopt` takes on another machine: head, name of the content's file, content."""
         head = self._head(address)
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError):
             text = head.read_bytes()
-            file = json.loads(text)["file"]
-            return text, file, (head.parent / file).read_bytes() if file else b""
+            content = self._content(address, json.loads(text)["file"])
+            return text, content.name if content else "", content.read_bytes() if content else b""
         return None
 
     def adopt(self, address: str, packed: tuple[bytes, str, bytes]) -> None:
         """Store what `packed` gave, unless it is here already. Damage is found when it is read."""
         (text, file, payload), head = packed, self._head(address)
-        if not head.exists():
-            head.parent.mkdir(parents=True, exist_ok=True)
-            if file:
-                _replace(head.parent / Path(file).name, payload)
-            _replace(head, text)
+        with self.may_fail():
+            if not head.exists():
+                head.parent.mkdir(parents=True, exist_ok=True)
+                if file:
+                    files.write(head.parent / Path(file).name, payload)
+                files.write(head, text)
 
     def remove(self, address: str) -> None:
         for path in [self._head(address), *self._head(address).parent.glob(f"{address}-*")]:
@@ -170,7 +205,7 @@ class Store:
         return found
 
     def shrink(self, limit: int, keep: str = "") -> None:
-        """Remove the least recently used entries until `limit` bytes hold the rest, and what killed runs left."""
+        """Remove the least recently used entries until `limit` bytes hold the rest."""
         entries = self.entries()
         total = sum(size for _, size in entries.values())
         for address, (_, size) in sorted(entries.items(), key=lambda item: item[1][0]):
@@ -179,70 +214,28 @@ class Store:
             if address != keep:
                 self.remove(address)
                 total -= size
-        for path in self.root.glob("??/*.partial"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _ORPHAN_AGE:
-                    path.unlink()
 
-    @contextlib.contextmanager
-    def locked(self, address: str) -> Iterator[None]:
+    def _sweep(self) -> None:
+        """Remove what killed runs left, before the first entry is written."""
+        if not self._swept:
+            self._swept = True
+            for left in ("*.partial", "??/*.partial", "??/*.lock"):
+                files.sweep(self.root.glob(left))
+
+    def locked(self, address: str) -> contextlib.AbstractContextManager[None]:
         """Hold the lock of one address. Where the file system has no locks, go on without: twice made, never wrong."""
-        path = self._head(address).with_suffix(".lock")
-        try:
-            handle = _acquired(path)
-        except OSError:
-            handle = None
-        try:
-            yield
-        finally:
-            if handle is not None:
-                with contextlib.suppress(OSError):
-                    path.unlink()  # before it is released: whoever waits sees that its file is gone and opens anew
-                os.close(handle)
+        return files.locked(self._head(address).with_suffix(".lock"))
 
     def _head(self, address: str) -> Path:
         return self.root / address[:2] / f"{address}.json"
 
 
-def _acquired(path: Path) -> int:
-    """An open file on which this process has the lock, and which is still the one that `path` names."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(handle)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), path.stat()):
-                    return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    """Wait for the operating system's lock on an open file. It ends when the file is closed, or its process dies."""
-    if os.name == "nt":
-        import msvcrt
-
-        while True:
-            with contextlib.suppress(OSError):
-                return msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-    import fcntl
-
-    fcntl.flock(handle, fcntl.LOCK_EX)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name[:20], suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(partial, path)
-    except BaseException:
+def _disk(path: Path) -> int:
+    """The device that holds a path, or would hold it."""
+    for place in (path, *path.absolute().parents):
         with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
+            return place.stat().st_dev
+    return -1
 
 
 def _checksum(about: Mapping, payload: bytes) -> str:
@@ -257,7 +250,7 @@ def through_storage(entry: Entry) -> Entry:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, _encoded(table)[1])
+    files.write(path, _encoded(table)[1])
 
 
 def _encoded(value) -> tuple[str, bytes]:
@@ -301,7 +294,7 @@ def folder() -> Path | None:
 def store() -> Store | None:
     """The cache that the environment names, None where it is switched off."""
     root = folder()
-    return None if root is None else _store(root, os.environ.get("UNLEARN_CACHE_GB", "5"))
+    return None if root is None else _store(root, os.environ.get("UNLEARN_CACHE_GB") or "5")
 
 
 @functools.lru_cache(maxsize=8)
@@ -309,7 +302,9 @@ def _store(root: Path, gigabytes: str) -> Store:
     try:
         limit = float(gigabytes)
     except ValueError:
-        raise ValueError(f"UNLEARN_CACHE_GB must be a number of gigabytes, not {gigabytes!r}") from None
+        limit = math.nan
+    if not 0 < limit <= 1e9:  # not infinite and not a number included
+        raise ValueError(f"UNLEARN_CACHE_GB must be a number of gigabytes above 0, not {gigabytes[:60]!r}")
     return Store(root, int(limit * 1e9))
 
 
@@ -327,3 +322,13 @@ def using(root: Path | None) -> Iterator[None]:
         yield
     finally:
         _used.reset(token)
+
+
+@contextlib.contextmanager
+def warning_once() -> Iterator[None]:
+    """Inside the block a disk that cannot be written is warned of once, whichever stores are on it."""
+    token = _told.set(set())
+    try:
+        yield
+    finally:
+        _told.reset(token)

@@ -34,9 +34,10 @@ from unlearnlib.store import addresses, cache
 from unlearnlib.studies import settings
 from unlearnlib.studies.grids import Candidate, Cell, Grid, Model
 from unlearnlib.studies.settings import NULL, RETRAIN
-from unlearnlib.training import cluster as machines
-from unlearnlib.training.cluster import Failed, Job
+from unlearnlib.training.cluster import execute
+from unlearnlib.training.jobs import Failed, Job, one_thread, stoppable
 from unlearnlib.training.progress import progress_bar
+from unlearnlib.training.remote import agreed
 
 _TEXT = (
     *tidy.WHAT,
@@ -55,6 +56,8 @@ def run(
     workers: int = 0,
     cluster: str | None = None,
     resources: Mapping[str, float] | None = None,
+    limit: float | None = None,
+    patience: float = 300.0,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Train, unlearn and audit a grid; tidy rows in the schema of `audit.tidy`.
@@ -64,16 +67,21 @@ def run(
     workers     processes of one thread each; 0 runs everything in this one
     cluster     address ("tcp://...") or scheduler file of a dask cluster to run on instead
     resources   what a job takes of a dask worker's resources, as {"GPU": 1}
+    limit       seconds that one job may take on a worker; what takes longer is ended and has failed
+    patience    seconds to wait for a cluster without any worker before what is left has failed
     progress    a bar on a terminal; elsewhere a line in the log (level INFO) every half minute
 
     A cell that fails gives one row with `valid_flag` false and the reason, and the rest goes on. A method that
-    diverges is a result and is kept; any other failure is tried again by the next run.
+    diverges is a result and is kept; any other failure is tried again by the next run. Rows that the disk has no room
+    for are returned all the same, after one warning.
     """
     optional("pyarrow")  # the rows are kept as Parquet
     with ExitStack() as context:
-        context.enter_context(machines.one_thread())
+        context.enter_context(stoppable())
+        context.enter_context(one_thread())
+        context.enter_context(cache.warning_once())
         if cluster is not None:
-            context.enter_context(addresses.assuming(_agreed(cluster)))
+            context.enter_context(addresses.assuming(_agreed(cluster, patience)))
         if cache.store() is None:  # switched off: what cells share is kept for as long as the run lasts
             shared = context.enter_context(tempfile.TemporaryDirectory(prefix="unlearn-"))
             context.enter_context(cache.using(Path(shared)))
@@ -85,13 +93,14 @@ def run(
         found = {name: None if place is None else kept.read(place) for name, place in places.items()}
         missing = {cell.name: cell for cell in todo if found[cell.name] is None}
         jobs = _jobs(missing.values(), places, address_of, None if cluster is not None else cache.folder())
-        ended = machines.execute(jobs, workers=workers, cluster=cluster, resources=resources)
+        ended = execute(jobs, workers=workers, cluster=cluster, resources=resources, limit=limit, patience=patience)
         for name, result in _with_progress(ended, len(jobs), progress):
             if name in missing:
                 found[name] = _received(missing[name], places[name], result, kept)
         table = pd.concat([found[cell.name].value for cell in todo], ignore_index=True)
         if folder is not None:
-            cache.write_table(Path(folder) / "results.parquet", table)
+            with kept.may_fail():
+                cache.write_table(Path(folder) / "results.parquet", table)
         return table
 
 
@@ -247,9 +256,9 @@ def _check_portable(todo: Sequence[Cell]) -> None:
             raise ValueError(f"{method} is defined in a notebook or script: put it in a module, or run with workers=0")
 
 
-def _agreed(address: str) -> Mapping[str, object]:
+def _agreed(address: str, patience: float) -> Mapping[str, object]:
     """The numerics of a cluster whose workers have the same code and versions as this process."""
-    theirs, ours = machines.agreed(address, _signature), _signature()
+    theirs, ours = agreed(address, _signature, patience), _signature()
     for what in ("code", "versions"):
         names = sorted(n for n in {**ours[what], **theirs[what]} if ours[what].get(n) != theirs[what].get(n))
         if names:

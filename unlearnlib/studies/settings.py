@@ -40,6 +40,9 @@ ROLES = ("original", "retrain", "retrain, other seed", "unlearning")
 ORIGINAL, RETRAIN, NULL = ROLES[:3]
 _RANGE = 1_000_000
 
+# What makes a result, beside what is named at each address: `addresses.code` follows their imports.
+_DATA = ("unlearnlib.data.examples",)
+
 Options = tuple[tuple[str, object], ...]
 
 
@@ -199,7 +202,7 @@ def address_of_original(setting: Setting, seed: int) -> str:
         train=made.train,
         recipe=setting.recipe,
         seed=seed_of("original", seed),
-        **_circumstances("unlearnlib.training.loop", "unlearnlib.training.models", "unlearnlib.data.examples"),
+        **_circumstances(*_DATA, "unlearnlib.training.models", "unlearnlib.training.loop", *_together_by()),
     )
 
 
@@ -212,7 +215,7 @@ def address_of_retrained(setting: Setting, seed: int, role: str = RETRAIN) -> st
         split=made.divided,
         recipe=setting.recipe,
         seed=seed_of(role, seed),
-        **_circumstances("unlearnlib.methods.registry", "unlearnlib.exact.retrain", "unlearnlib.data.examples"),
+        **_circumstances(*_DATA, "unlearnlib.methods.registry", "unlearnlib.exact.retrain"),
     )
 
 
@@ -220,7 +223,6 @@ def address_of_unlearned(setting: Setting, method: str, seed: int, **hyperparame
     """Where the cache keeps `unlearned(setting, method, seed, ...)`. Raises addresses.Unkeyable where it cannot."""
     hyperparameters = taught(setting, method, hyperparameters)
     config, home = registry.configure(method, **hyperparameters), registry.find(method).function.__module__
-    parts = {type(part).__module__ for part in getattr(config, "parts", ())}
     return addresses.key(
         what="unlearned",
         method=method,
@@ -228,8 +230,13 @@ def address_of_unlearned(setting: Setting, method: str, seed: int, **hyperparame
         split=_material(setting).divided,
         original=address_of_original(setting, seed),
         seed=seed_of("unlearning", seed),
-        **_circumstances("unlearnlib.methods.registry", home, "unlearnlib.data.examples", *sorted(parts)),
+        **_circumstances(*_DATA, "unlearnlib.methods.registry", home, *sorted(addresses.homes(config))),
     )
+
+
+def _together_by() -> tuple[str, ...]:
+    """The module that trains several originals at once, where that is done."""
+    return ("unlearnlib.training.many",) if stacks(device()) else ()
 
 
 def _circumstances(*modules: str) -> dict[str, object]:
@@ -295,7 +302,7 @@ def _together(setting: Setting, seeds: Sequence[int], address, make) -> None:
     missing = [seed for seed in dict.fromkeys(seeds) if kept.read(address(setting, seed)) is None]
     if len(missing) > 1:
         for seed, entry in zip(missing, make(setting, missing), strict=True):
-            kept.write(address(setting, seed), entry)
+            kept.keep(address(setting, seed), entry)
 
 
 def stacks(where: torch.device) -> bool:

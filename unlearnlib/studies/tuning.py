@@ -6,11 +6,13 @@
 
 *What it may see.* The retain set of the setting, and nothing else of it: no picture of the reported forget set, of the
 reported validation set or of the test set is read, no retrained model is made, and no reported training seed is used.
-That set is divided anew, `seeds` times: a development forget set, which the request draws, a validation part, and a
-development original, trained on all but the latter by the setting's own recipe.
+That set is divided anew, `seeds` times: a development forget set, which the request draws, a part that is held out, and
+a development original, trained on all but the latter by the setting's own recipe. Of what is held out a third is the
+validation part that the method is given, and two thirds are V, which only the objective reads: a method that looks at
+validation pictures to decide when to stop would otherwise be scored by what it looked at.
 
 *What is minimised.* One objective, frozen, a mean over the development splits. With theta the unlearned model, theta_0
-the original, F the development forget set and V the validation part, weighted to have F's share of each class,
+the original, F the development forget set and V as above, weighted to have F's share of each class,
 
     J(theta) = ( |acc_F - acc_V| + |conf_F - conf_V| ) / 2  +  max(0, bacc_V(theta_0) - bacc_V)
 
@@ -22,8 +24,9 @@ that they read enter. J is between 0 and 2.
 
 *Equal trials.* Each method gets the same number. The first is its defaults, the others are drawn from `Method.search`
 by the tree-structured Parzen estimator of optuna with a seed of its own, at random for the first half. A run that
-diverges scores 2. *Cost.* Work (forward 1, forward and backward 3) of all trials and of the development originals, as a
-fraction of one retraining on a development split: what tuning adds to the price of a method that has to be tuned.
+diverges, or whose numbers allow no result (a Hessian that is not positive), scores 2, with its reason. *Cost.* Work
+(forward 1, forward and backward 3) of all trials and of the development originals, as a fraction of one retraining on a
+development split: what tuning adds to the price of a method that has to be tuned.
 
 Each trial is cached by what it was made from, so a run that was killed goes on where it stopped, and is the same for
 ever after. J cannot tune requests for whole classes, to which V has no counterpart: ValueError.
@@ -41,20 +44,25 @@ from torch import Tensor, nn
 
 from unlearnlib._extras import optional
 from unlearnlib.approximate.steps import matched_mean
-from unlearnlib.data.examples import Dataset, Split
+from unlearnlib.data.examples import Dataset, Examples, Split
 from unlearnlib.data.splits import split
+from unlearnlib.data.strata import stratified
 from unlearnlib.methods import registry
+from unlearnlib.seeding import generator
 from unlearnlib.store import addresses, cache
 from unlearnlib.studies import settings
 from unlearnlib.studies.settings import Setting
 from unlearnlib.training import models
-from unlearnlib.training.doors import Diverged, check_model
+from unlearnlib.training.doors import check_model
+from unlearnlib.training.jobs import described
 from unlearnlib.training.loop import fit
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.work import Tally
 
 WORST = 2.0  # the largest value of the objective
 _MAKERS = ("unlearnlib.training.loop", "unlearnlib.training.models", "unlearnlib.data.examples")
+# How methods end whose numbers allow no result; Diverged is an ArithmeticError.
+_NUMERICAL = (ValueError, ArithmeticError, torch.linalg.LinAlgError)
 _SEEDS = 4_000_000  # development draws: above all the ranges of `settings`
 
 
@@ -65,15 +73,20 @@ class Bench:
     setting: Setting
     seeds: int = 1
     request: str | None = None  # the development forget request; None: that of the setting
-    validation: float = 0.2  # the fraction of the retain set that is held out
+    validation: float = 0.3  # the fraction of the retain set that is held out: a third for the method, the rest for J
 
     def __post_init__(self):
         if self.seeds < 1:
             raise ValueError(f"tuning needs at least one development split, not {self.seeds}")
 
     def split(self, number: int) -> Split:
-        """Development split `number`: of the setting's retain set alone, without a test part."""
+        """Development split `number`, as a method is given it: of the retain set alone, without a test part."""
         return _development(self, number).split
+
+    def judged(self, number: int) -> Split:
+        """The same with V, which no method is given, as its validation part: what the objective reads."""
+        made = _development(self, number)
+        return dataclasses.replace(made.split, validation=made.unseen)
 
     def original(self, number: int) -> nn.Module:
         """The model that development split `number` starts from."""
@@ -94,6 +107,7 @@ class _Development:
     """A development split with the network that suits it."""
 
     split: Split
+    unseen: Examples  # held out from the method too
     architecture: models.Architecture
 
 
@@ -101,14 +115,16 @@ class _Development:
 def _development(bench: Bench, number: int) -> _Development:
     whole, seed = bench.setting.split(), _SEEDS + number
     kept = whole.train[whole.retain_index]
-    names = tuple(map(str, range(int(kept.labels.max()) + 1)))
-    ds = Dataset("development", kept, kept[:0], names, "a retain set")
+    ds = Dataset("development", kept, kept[:0], bench.setting.data().class_names, "a retain set")
     made = split(ds, bench.request or bench.setting.forget, seed, bench.validation)
+    given = stratified(made.validation.labels, 1 / 3, generator(seed, "given to the method"))
+    unseen = made.validation[~given]
     unlike = ~torch.isin(made.forget.labels, made.retain.labels)
-    if unlike.any() or not len(made.validation):
+    if unlike.any() or not len(unseen):
         raise ValueError("tuning compares forgotten with unseen pictures of the same classes: not for whole classes")
     network = models.build(bench.setting.model, ds, **dict(bench.setting.model_options))
-    return _Development(dataclasses.replace(made, test=None), network.architecture)
+    made = dataclasses.replace(made, validation=made.validation[given], test=None)
+    return _Development(made, unseen, network.architecture)
 
 
 def _address(bench: Bench, number: int, *modules: str, **more) -> str:
@@ -161,7 +177,10 @@ def _accuracy_and_confidence(logits: Tensor, labels: Tensor) -> tuple[Tensor, Te
 
 
 def objective(model: nn.Module, original: nn.Module, split: Split) -> Score:
-    """J of the module's first lines for one model: 0 for an undamaged model that treats F as it treats V."""
+    """J of the module's first lines for one model: 0 for an undamaged model that treats F as it treats V.
+
+    V is the validation part of this split; tuning gives one that no method has seen (`Bench.judged`).
+    """
     held_out, forgotten = split.validation.labels, split.forget.labels
     ours = _accuracy_and_confidence(predict(model, split.forget), forgotten)
     unseen = _accuracy_and_confidence(predict(model, split.validation), held_out)
@@ -276,20 +295,23 @@ def _one(bench: Bench, number: int, method: str, hyperparameters: Mapping[str, o
         split, model = bench.split(number), bench.original(number)
         try:
             done = registry.unlearn(method, model, split, seed=seed, progress=True, **hyperparameters)
-            score, spent, reason = objective(done.model, model, split), done.cost.work, ""
-        except Diverged as error:  # found at the end, when all has been paid
-            score, reason = Score(math.nan, math.nan), str(error)
+        except _NUMERICAL as error:  # found at the end, when all has been paid
+            score, reason = Score(math.nan, math.nan), described(error)
             sizes = len(split.forget_index), len(split.retain_index)
             counts = {"validation": len(split.validation), "classes": check_model(model, split.train)}
             weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
             spent = registry.work(method, *sizes, **counts, weights=weights, **hyperparameters)
+        else:
+            score, reason = objective(done.model, model, bench.judged(number)), ""
+            spent = done.cost.work
         facts = {"unlike": score.unlike, "damage": score.damage, "work": spent, "reason": reason}
         return cache.Entry(None, facts)
 
     home = registry.find(method).function.__module__
     try:
-        validation = bench.split(number).validation.checksum()
-        modules = ("unlearnlib.studies.tuning", "unlearnlib.methods.registry", home)
+        validation = f"{bench.split(number).validation.checksum()} {bench.judged(number).validation.checksum()}"
+        own = ("unlearnlib.studies.tuning", "unlearnlib.methods.registry", home)
+        modules = (*own, *sorted(addresses.homes(config)))
         address = _address(bench, number, *modules, what="trial", method=method, config=config, validation=validation)
     except addresses.Unkeyable:  # a method of a notebook, or a hyper-parameter that is a function
         return make().about
