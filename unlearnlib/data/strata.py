@@ -12,7 +12,8 @@ def stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> T
     """A bool mask over `labels` that holds out about `fraction` of every class; every class keeps an image.
 
     Class c of n_c images gives floor(fraction n_c); the images missing from round(fraction N) come one each from
-    the classes with the largest remainders, ties broken at random.
+    the classes with the largest remainders, ties broken at random. By hand, because scikit-learn's stratified splits
+    refuse a class of one image and may take every image of a small class.
     """
     number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
     check(number and 0 <= fraction < 1, f"a held-out fraction must be at least 0 and below 1, not {fraction!r}")

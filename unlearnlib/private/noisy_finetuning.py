@@ -29,9 +29,11 @@ from unlearnlib import seeding
 from unlearnlib.data.examples import Examples
 from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import zcdp_rho
-from unlearnlib.private.learner import Learner, check_budget, check_positive
+from unlearnlib.private.checks import check_budget, check_positive
+from unlearnlib.private.learner import Learner
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.private.networks import check_separable, network_logits
+from unlearnlib.private.networks import check_separable
+from unlearnlib.training.doors import Diverged
 from unlearnlib.training.modes import training_mode
 
 
@@ -100,7 +102,7 @@ class NoisyFineTuning(Learner):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] float32 of the current model."""
-        return network_logits(self._fitted().model, images)
+        return self._answer(self._fitted().model, images)
 
     def _train(self, keep: Tensor) -> int:
         model = copy.deepcopy(self.train(self.state.examples[keep]))
@@ -146,7 +148,9 @@ class NoisyFineTuning(Learner):
 
 
 def project(tensors: list[Tensor], radius: float) -> None:
-    """Scale the tensors in place, as one vector, to norm at most `radius`."""
+    """Scale the tensors in place, as one vector, to norm at most `radius`; Diverged if they are not finite."""
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+    if not bool(torch.isfinite(norm)):
+        raise Diverged("weights or a gradient are not finite, which cannot be projected: lower step_size")
     for t in tensors:
         t.mul_((radius / norm).clamp_max(1))
