@@ -124,7 +124,7 @@ What the runs record is collected in runs/dose/08-dose-control-records.csv.
 _RULES = """
 A parameter is a Python or YAML literal of the type of its default: 3, -1e-05, true, [mnist, cifar10],
 random:0.1; the text 5 is written '"5"'. Unknown names and wrong types are refused before anything runs, and so is
-an output that cannot be written. A page that is there and whose code, parameters and versions are unchanged is skipped, so
+an output that cannot be written. A page that is there, with the same code, parameters and versions, is skipped, so
 the same command goes on after an interruption.
 
 exit status: 0 all pages are there, 1 a run failed (what there is of its page is kept as NAME.partial.ipynb),
