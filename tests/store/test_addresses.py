@@ -58,7 +58,7 @@ def test_numerics_tell_pinned_from_fast(monkeypatch):
 
 def test_the_code_of_a_result_is_all_that_its_module_imports():
     training = set(addresses.code("unlearnlib.training.loop"))
-    rooms = ("loop", "models", "stacking", "batches", "precision", "recipe")
+    rooms = ("loop", "networks", "stacking", "batches", "precision", "recipe")
     assert {"unlearnlib.seeding", *(f"unlearnlib.training.{name}" for name in rooms)} <= training
     assert not [name for name in training if ".audit." in name or ".methods." in name or ".store." in name]
     retrain = set(addresses.code("unlearnlib.methods.registry", "unlearnlib.exact.retrain"))

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unlearnlib.approximate import dose
+from unlearnlib.approximate.dose.bounds import bounded
+from unlearnlib.approximate.dose.limits import salient
 from unlearnlib.approximate.random_labels import random_labels
 from unlearnlib.approximate.steps import HEAVY_BALL, Steps, shuffled
 from unlearnlib.methods.registry import Program, method
@@ -72,4 +73,4 @@ def salun(model, split, config: SalUn, run) -> Program:
         sizes = (len(split.forget_index), len(split.retain_index))
         count = config.epochs * sum(steps(n, config.batch_size, config.keep_last) for n in sizes)
         program = replace(program, batches=_alternating(split, config, run), steps=count)
-    return dose.SaliencyMask(config.fraction).applied(program, split, run)
+    return bounded(program, free=salient(program, split, run, config.fraction))

@@ -112,7 +112,7 @@ def sfron(model, split, config: SFRon, run) -> Program:
         recipe = replace(recipe, per_epoch=True)  # of the retain steps, each with the forgetting step before it
     elif recipe.schedule != "constant":
         ends = tuple(ends[min(n, count) - 1] for n in range(per_pass, count + per_pass, per_pass))
-    return Program(model, batches(), recipe, ends, (_Cycle(model, mask, config, total),))
+    return Program(model, batches(), recipe, ends, (_Cycle(mask, config, total),))
 
 
 def _importance(model: nn.Module, examples, config: SFRon, run) -> Tensor:
@@ -136,8 +136,8 @@ def adaptive(losses: Tensor, adaptivity: float) -> Tensor:
 class _Cycle(Part):
     """The adaptive weights, mask and clipping of forgetting steps, and the slow weights."""
 
-    def __init__(self, model: nn.Module, mask: dict[str, Tensor], config: SFRon, steps: int):
-        self._mask, self._config, self._steps, self._slow = mask, config, steps, copies(model)
+    def __init__(self, mask: dict[str, Tensor], config: SFRon, steps: int):
+        self._mask, self._config, self._steps = mask, config, steps
 
     def reweighted(self, losses: Tensor, weights: Tensor) -> Tensor:
         if weights[0] < 0:
@@ -146,6 +146,7 @@ class _Cycle(Part):
 
     def after_gradient(self, model: nn.Module, step: int) -> None:
         if step % (self._config.forget_every + 1) == 0:
+            self._slow = copies(model)  # where the last cycle came to rest, bounds of other parts included
             parameters = trainable(model)
             for name, p in parameters.items():
                 if p.grad is not None:
@@ -157,5 +158,4 @@ class _Cycle(Part):
         if (step + 1) % (self._config.forget_every + 1) == 0 or step + 1 == self._steps:
             for name, p in trainable(model).items():
                 p.copy_(torch.lerp(self._slow[name], p, self._config.slow_rate))
-                self._slow[name].copy_(p)
         return False

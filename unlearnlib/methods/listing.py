@@ -1,6 +1,6 @@
 """The table of methods for the command line, read from their sources: importing them all would take seconds.
 
-What is shown stands as literals in each method's `@method(...)`; `unlearnlib.methods()` has the hyper-parameters too.
+What is shown stands as texts in each method's `@method(...)`; `unlearnlib.methods()` has the hyper-parameters too.
 """
 
 import ast
@@ -37,14 +37,30 @@ def declared() -> list[dict[str, str]]:
     """One row a method, in the order of the catalogue: `COLUMNS` as declared."""
     found: dict[str, dict[str, str]] = {}
     for home in dict.fromkeys(HOMES.values()):
-        source = Path(importlib.util.find_spec(home).origin).read_text(encoding="utf-8")
-        for node in ast.walk(ast.parse(source)):
+        tree = ast.parse(Path(importlib.util.find_spec(home).origin).read_text(encoding="utf-8"))
+        named = {node.targets[0].id: node.value for node in tree.body if _names_one(node)}
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "method":
                 facts = {word.arg: word.value for word in node.keywords if word.arg in COLUMNS}
-                told = {name: ast.literal_eval(value) for name, value in facts.items()}
-                name = ast.literal_eval(node.args[0])
+                told = {name: _text(value, named) for name, value in facts.items()}
+                name = _text(node.args[0], named)
                 found[name] = dict.fromkeys(COLUMNS, "") | {"name": name, "guarantee": "none"} | told
     return [found[name] for name in HOMES]
+
+
+def _names_one(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+
+
+def _text(node: ast.expr, named: Mapping[str, ast.expr]) -> str:
+    """A text written as a literal, a constant of its module, or an f-string of these."""
+    if isinstance(node, ast.Name):
+        return _text(named[node.id], named)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part, named) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return _text(node.value, named)
+    return ast.literal_eval(node)
 
 
 def chosen(rows: Sequence[Mapping[str, str]], **wanted: str | None) -> list[Mapping[str, str]]:
