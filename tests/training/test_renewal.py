@@ -15,6 +15,8 @@ from unlearnlib import training
 from unlearnlib.training import models
 from unlearnlib.training.recipe import Recipe
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+
 QUICK = Recipe(epochs=2, batch_size=16, lr=1e-2)
 
 

@@ -14,6 +14,8 @@ from unlearnlib import training
 from unlearnlib.training import models, stacking
 from unlearnlib.training.recipe import Recipe
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+
 SGD = Recipe(epochs=2, batch_size=16, optimiser="sgd", lr=0.05, schedule="constant")
 
 
