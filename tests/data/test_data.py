@@ -73,6 +73,28 @@ def test_label_noise_is_uniform_over_the_other_classes():
     assert counts[0] == 0 and float(((counts[1:] - 2000.0) ** 2 / 2000).sum()) < 13.8  # chi-square 2 df, p = 0.001
 
 
+@pytest.mark.parametrize("call", [data.split, data.overlap, data.describe, lambda x: data.add_label_noise(x, 0.1)])
+def test_what_is_no_data_set_is_refused_in_one_line(call):
+    examples = toy().train
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(examples.pixels(), examples.labels))
+    for wrong in (loader, examples, "digits", None, {"train": examples}):
+        with pytest.raises(ValueError, match=f"must be (Dataset|Split), not {type(wrong).__name__}") as error:
+            call(wrong)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["retain", "forget", "validation", "test"])
+def test_a_loader_as_a_part_of_a_split_is_refused_with_what_to_give(place):
+    examples = toy().train
+    parts = dict.fromkeys(("retain", "forget", "validation", "test"), examples)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(examples.pixels(), examples.labels))
+    with pytest.raises(ValueError, match="not DataLoader: give its .dataset"):
+        Split.of(**{**parts, place: loader})
+    for wrong in ("digits", b"x", {0: 1}, toy(), Split.of(**parts), 3):
+        with pytest.raises(ValueError, match=f"not {type(wrong).__name__}"):
+            Split.of(**{**parts, place: wrong})
+
+
 def test_overlap_counts_planted_duplicates():
     ds = toy()
     images, labels = ds.train.images, ds.train.labels

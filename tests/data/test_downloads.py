@@ -1,20 +1,24 @@
-"""Downloads, with the network replaced by a table of files that are made here."""
+"""Downloads, with stand-ins for the hosts: the same files as the real ones in small, their hashes put in place."""
 
 import dataclasses
 import gzip
 import hashlib
+import http.server
 import io
-import logging
 import struct
 import tarfile
+import threading
+import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
 from unlearnlib import data
 from unlearnlib.data import downloads, fetching
+from unlearnlib.data.fetching import Remote, fetched, members
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +26,47 @@ def home(tmp_path, monkeypatch):
     monkeypatch.delenv("UNLEARN_DATA", raising=False)
     monkeypatch.setenv("UNLEARN_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def hosts(monkeypatch):
+    """Address -> content of what can be downloaded; every address that is asked for is noted in `asked`."""
+
+    class Hosts(dict):
+        asked: list[str] = []
+
+        def offer(self, name: str, content: bytes):
+            """Put `content` where the file that `downloads` calls `name` is expected, with its hash."""
+            remote = getattr(downloads, name)
+            made = dataclasses.replace(remote, published=hashlib.sha256(content).hexdigest())
+            monkeypatch.setattr(downloads, name, made)
+            self[remote.addresses[0]] = content
+
+    known = Hosts()
+
+    def download(address, most):
+        known.asked.append(address)
+        if address not in known:
+            raise OSError("no route\nto host")
+        return known[address]
+
+    known.asked.clear()
+    monkeypatch.setattr(fetching, "_downloaded", download)
+    return known
+
+
+def tar(files: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    return packed.getvalue()
 
 
 def test_the_folder_for_downloads(monkeypatch, tmp_path):
@@ -35,53 +80,13 @@ def test_the_folder_for_downloads(monkeypatch, tmp_path):
         assert downloads.home().as_posix().endswith(f"{folder}/unlearnlib")
 
 
-def sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture
-def network(monkeypatch):
-    """Address -> content; what is asked for is noted. Without an entry there is no route."""
-    served, asked = {}, []
-
-    def downloaded(address, most):
-        asked.append(address)
-        if address not in served:
-            raise OSError("no route\nto host")
-        if len(served[address]) > most:
-            raise OSError("it is larger than allowed")
-        return served[address]
-
-    monkeypatch.setattr(fetching, "_downloaded", downloaded)
-    served["asked"] = asked
-    return served
-
-
-def offer(network, monkeypatch, name: str, content: bytes) -> None:
-    """Serve `content` as the file that `downloads` knows by this name, with its hash as the published one."""
-    remote = dataclasses.replace(getattr(downloads, name), published=sha(content))
-    monkeypatch.setattr(downloads, name, remote)
-    network[remote.addresses[0]] = content
-
-
-def packed(files: dict[str, bytes]) -> bytes:
-    """A .tar.gz with these files."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "imagenette", "olivetti", "lfw"])
-def test_a_failed_download_is_one_line_that_says_what_to_do(network, name):
+def test_a_failed_download_is_one_line_that_says_what_to_do(hosts, name):
     options = {"task": "identity"} if name == "lfw" else {}
     with pytest.raises(FileNotFoundError, match="not found in .UNLEARN_DATA and the download failed") as error:
         data.load(name, **options)
     text = str(error.value)
-    assert "\n" not in text and "OSError no route to host" in text and "set UNLEARN_DATA" in text
+    assert "\n" not in text and "OSError no route to host" in text and "set UNLEARN_DATA" in text and hosts.asked
 
 
 def test_labels_that_cannot_be_downloaded():
@@ -89,22 +94,30 @@ def test_labels_that_cannot_be_downloaded():
         data.load("lfw")
 
 
+def idx(array: np.ndarray) -> bytes:
+    head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    return gzip.compress(head + array.astype(np.uint8).tobytes())
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_idx_files(monkeypatch, network, name):
-    rng, hashes, host = np.random.default_rng(0), [], getattr(downloads, f"{name.partition('_')[0].upper()}_HOSTS")[-1]
-    arrays = [rng.integers(0, 251, (4, 28, 28)), np.arange(4) % 2, rng.integers(0, 251, (2, 28, 28)), np.arange(2)]
-    for stem, array in zip(downloads.IDX, arrays, strict=True):
-        header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-        content = gzip.compress(header + array.astype(np.uint8).tobytes())
-        network[f"{host}{stem}-ubyte.gz"] = content  # of the last host: the others have no route
-        hashes.append(sha(content))
-    monkeypatch.setattr(downloads, name.partition("_")[0].upper(), tuple(hashes))
+def test_idx_files_are_read(monkeypatch, hosts, name):
+    rng, arrays = np.random.default_rng(0), {}
+    for stem, n in (("train", 4), ("t10k", 2)):
+        arrays[f"{stem}-images-idx3"] = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        arrays[f"{stem}-labels-idx1"] = np.arange(n) % 2
+    table, host = {
+        "mnist": ("MNIST", downloads.MNIST_HOSTS[-1]),
+        "fashion_mnist": ("FASHION", downloads.FASHION_HOSTS[0]),
+    }[name]
+    packed = {f"{host}{stem}-ubyte.gz": idx(arrays[stem]) for stem in downloads.IDX}
+    hosts.update(packed)
+    monkeypatch.setattr(downloads, table, tuple(hashlib.sha256(content).hexdigest() for content in packed.values()))
     ds = data.load(name)
-    assert np.array_equal(ds.train.images[:, 0].numpy(), arrays[0]) and ds.train.labels.tolist() == [0, 1, 0, 1]
-    assert np.array_equal(ds.test.images[:, 0].numpy(), arrays[2]) and ds.shape == (1, 28, 28)
+    assert ds.shape == (1, 28, 28) and ds.train.images.dtype == torch.uint8 and ds.test.labels.tolist() == [0, 1]
+    assert np.array_equal(ds.train.images[:, 0].numpy(), arrays["train-images-idx3"])
     assert ds.class_names[:2] == (("0", "1") if name == "mnist" else ("T-shirt/top", "Trouser"))
-    asked = len(network["asked"])
-    assert data.load(name).checksum() == ds.checksum() and len(network["asked"]) == asked, "the second time from disk"
+    before = len(hosts.asked)
+    assert data.load(name).checksum() == ds.checksum() and len(hosts.asked) == before, "the second time from disk"
 
 
 def records(n, label_bytes, seed, classes=10):
@@ -115,94 +128,140 @@ def records(n, label_bytes, seed, classes=10):
     return labels, pixels, np.concatenate([labels, pixels], axis=1)
 
 
-CIFAR10 = {f"data_batch_{i}.bin": records(6, 1, i) for i in range(1, 6)} | {"test_batch.bin": records(8, 1, 9)}
+def cifar10_files():
+    batches = {f"data_batch_{i}.bin": records(6, 1, i) for i in range(1, 6)} | {"test_batch.bin": records(8, 1, 9)}
+    files = {f"cifar-10-batches-bin/{file}": raw.tobytes() for file, (_, _, raw) in batches.items()}
+    return batches, files | {"cifar-10-batches-bin/batches.meta.txt": b"\n".join(b"%c" % c for c in b"abcdefghij")}
 
 
-def cifar10(**changed: bytes) -> bytes:
-    files = {f"cifar-10-batches-bin/{name}": raw.tobytes() for name, (_, _, raw) in CIFAR10.items()}
-    files["cifar-10-batches-bin/batches.meta.txt"] = "\n".join("abcdefghij").encode() + b"\n\n"
-    return packed({**files, **{f"cifar-10-batches-bin/{name}.bin": content for name, content in changed.items()}})
-
-
-def test_cifar10_is_parsed_without_pickles(monkeypatch, network):
-    offer(network, monkeypatch, "CIFAR10", cifar10())
+def test_cifar10_is_parsed_without_pickles(hosts):
+    batches, files = cifar10_files()
+    hosts.offer("CIFAR10", tar(files))
     ds = data.load("cifar10")
-    assert [a.rpartition("/")[2] for a in network["asked"]] == ["cifar-10-binary.tar.gz"]
-    pixels = np.concatenate([CIFAR10[f"data_batch_{i}.bin"][1] for i in range(1, 6)])
+    assert hosts.asked == list(downloads.CIFAR10.addresses) and hosts.asked[0].endswith("cifar-10-binary.tar.gz")
+    pixels = np.concatenate([batches[f"data_batch_{i}.bin"][1] for i in range(1, 6)])
     assert np.array_equal(ds.train.images.flatten(1).numpy(), pixels) and ds.class_names == tuple("abcdefghij")
-    labels, pixels, _ = CIFAR10["test_batch.bin"]
+    labels, pixels, _ = batches["test_batch.bin"]
     order = np.argsort(labels[:, 0], kind="stable")
     assert np.array_equal(ds.test.images.flatten(1).numpy(), pixels[order]), "sorted by class, as in the archive"
     assert ds.test.labels.tolist() == labels[order, 0].tolist()
-    assert data.load("cifar10").checksum() == ds.checksum() and len(network["asked"]) == 1, "then from disk"
+    assert data.load("cifar10").checksum() == ds.checksum() and len(hosts.asked) == 1, "the second time from disk"
 
 
-@pytest.mark.parametrize("spoil", ["cut", "replaced", "empty"])
-def test_a_file_that_is_not_the_published_one_is_never_read(monkeypatch, network, home, caplog, spoil):
-    offer(network, monkeypatch, "CIFAR10", cifar10())
-    ds, path = data.load("cifar10"), home / downloads.CIFAR10.place
-    whole = path.read_bytes()
-    other = cifar10(data_batch_3=CIFAR10["data_batch_3.bin"][2][:-1].tobytes(), test_batch=b"")
-    path.write_bytes({"cut": whole[:-3073], "replaced": other, "empty": b""}[spoil])
-    with caplog.at_level(logging.WARNING):
-        assert data.load("cifar10").checksum() == ds.checksum()
-    assert len(network["asked"]) == 2 and path.read_bytes() == whole
-    assert "is not the published file: it is downloaded again" in caplog.text
-
-
-@pytest.mark.parametrize("content", [b"", b"an error page", b"x" * 172_000_000])
-def test_a_download_that_is_another_file_is_refused_and_not_kept(network, home, content):
-    network[downloads.CIFAR10.addresses[0]] = content
-    with pytest.raises(FileNotFoundError, match="not the published file|larger than"):
+def test_what_was_kept_is_checked_again_whenever_it_is_read(hosts, home, caplog):
+    """Cut at a record, emptied, replaced or prepared: never read, downloaded anew, and nothing is unpacked."""
+    _, files = cifar10_files()
+    hosts.offer("CIFAR10", tar(files))
+    whole, kept = data.load("cifar10").checksum(), home / "cifar-10-binary.tar.gz"
+    good = kept.read_bytes()
+    batch = "cifar-10-batches-bin/data_batch_3.bin"
+    evil = {**files, "../outside": b"x", "/outside": b"x"}
+    for damaged in (
+        tar({**files, batch: files[batch][: 3 * 3073]}),
+        tar({**files, "cifar-10-batches-bin/test_batch.bin": b""}),
+        tar(evil, {"cifar-10-batches-bin/l": "/etc/passwd"}),
+        good[:-1],
+        good + b"\0",
+        b"",
+    ):
+        kept.write_bytes(damaged)
+        caplog.clear()
+        asked = len(hosts.asked)
+        assert data.load("cifar10").checksum() == whole and len(hosts.asked) == asked + 1
+        assert len(caplog.messages) == 1 and "is not the published file" in caplog.text and kept.read_bytes() == good
+    (home / "cifar-10-batches-bin").mkdir()  # as an earlier version left it: not looked at
+    (home / batch).write_bytes(b"\0" * 3073)
+    assert data.load("cifar10").checksum() == whole
+    kept.write_bytes(good[:-1])
+    hosts.clear()
+    with pytest.raises(FileNotFoundError, match="the download failed"):
         data.load("cifar10")
-    assert not list(home.rglob("*.gz")) and not list(home.rglob("*.partial"))
+    assert sorted(p.name for p in home.parent.rglob("*") if p.is_file()) == [kept.name, "data_batch_3.bin"]
 
 
-def test_an_archive_writes_nothing(monkeypatch, network, home, tmp_path):
-    """A member outside the folder, a link and a device are what a hostile archive holds; nothing is unpacked."""
-    stream = io.BytesIO(cifar10())
-    with tarfile.open(fileobj=stream) as tar:
-        kept = [(m, tar.extractfile(m).read()) for m in tar]
-    hostile = io.BytesIO()
-    with tarfile.open(fileobj=hostile, mode="w:gz") as tar:
-        for info, content in kept:
-            tar.addfile(info, io.BytesIO(content))
-        outside = tarfile.TarInfo("../../outside.bin")
-        tar.addfile(outside)
-        link = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin/link.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        tar.addfile(link)
-    offer(network, monkeypatch, "CIFAR10", hostile.getvalue())
-    data.load("cifar10")
-    assert [p.name for p in home.rglob("*") if p.is_file()] == ["cifar-10-binary.tar.gz"]
-    assert not list(tmp_path.rglob("outside.bin"))
+def test_of_an_archive_only_plain_files_that_are_wanted_are_read():
+    packed = tar({"a/x.bin": b"1", "../y.bin": b"2", "a/z.txt": b"3"}, {"a/l.bin": "/etc/passwd", "h.bin": "a/x.bin"})
+    assert members(packed, lambda name: name.endswith(".bin")) == {"a/x.bin": b"1", "../y.bin": b"2"}
 
 
-def test_a_download_that_never_ends_is_given_up(monkeypatch):
-    class Dripping:
-        def __enter__(self):
-            return self
+def test_what_comes_is_what_was_published_or_is_not_kept(hosts, home):
+    remote = Remote("x/y.gz", ("http://one", "http://two"), hashlib.sha256(b"right").hexdigest(), 1)
+    hosts.update({"http://one": b"wrong", "http://two": b"right"})
+    assert fetched(remote, home) == b"right" and hosts.asked == ["http://one", "http://two"]
+    (home / "x/y.gz").unlink()
+    hosts["http://two"] = b"wrong too"
+    with pytest.raises(OSError, match="http://one: what came .5 bytes. is not the published file; http://two"):
+        fetched(remote, home)
+    assert not (home / "x/y.gz").exists()
+    md5 = dataclasses.replace(remote, published=hashlib.md5(b"wrong").hexdigest())
+    assert fetched(md5, home) == b"wrong"
 
-        def __exit__(self, *_):
+
+def test_a_folder_that_cannot_be_written_does_not_lose_a_download(hosts, tmp_path, caplog):
+    (tmp_path / "file").touch()
+    hosts["http://one"] = b"right"
+    remote = Remote("y", ("http://one",), hashlib.sha256(b"right").hexdigest(), 1)
+    assert fetched(remote, tmp_path / "file") == b"right" and len(caplog.messages) == 1
+
+
+class Host(http.server.BaseHTTPRequestHandler):
+    """A host that behaves as its address says."""
+
+    def do_GET(self):
+        how = self.path.strip("/")
+        if how == "silent":
+            time.sleep(20)
+        self.send_response(404 if how == "gone" else 200)
+        self.send_header("Content-Length", {"short": "1000", "lies": "10"}.get(how, str(10**9)))
+        self.end_headers()
+        try:
+            if how in ("plain", "lies"):
+                self.wfile.write(b"0123456789")
+            while how in ("drips", "endless"):
+                self.wfile.write(b"x" * (1 if how == "drips" else 1 << 16))
+                self.wfile.flush()
+                time.sleep(0.05 if how == "drips" else 0)
+            if how == "short":
+                self.wfile.write(b"0123")
+        except OSError:
             pass
 
-        def read1(self, _):
-            import time
-
-            time.sleep(0.01)
-            return b"x"
-
-    monkeypatch.setattr(fetching, "PATIENCE", 0.1)
-    monkeypatch.setattr(fetching.urllib.request, "urlopen", lambda *_, **__: Dripping())
-    with pytest.raises(TimeoutError, match="bytes a second"):
-        fetching._downloaded("http://localhost/a", 10**6)
+    def log_message(self, *_):
+        pass
 
 
-def test_cifar100_reads_both_labels(monkeypatch, network):
+@pytest.fixture
+def host():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+def test_a_download_is_bounded_in_size_and_time(host, home, monkeypatch):
+    monkeypatch.setattr(fetching, "PATIENCE", 0.4)
+    assert fetching._downloaded(f"{host}/lies", 1000) == b"0123456789"
+    for how, message in {
+        "drips": "fewer than 5000 bytes a second",
+        "silent": "timed out|fewer than 5000",
+        "endless": "larger than 3 MB",
+        "gone": "404",
+    }.items():
+        began = time.monotonic()
+        with pytest.raises(OSError, match=message):
+            fetching._downloaded(f"{host}/{how}", 3 * 10**6)
+        assert time.monotonic() - began < 5, how
+    remote = Remote("x", (f"{host}/short",), hashlib.sha256(b"0123456789").hexdigest(), 1)
+    with pytest.raises(OSError, match="is not the published file|Incomplete"):
+        fetched(remote, home)
+
+
+def test_cifar100_reads_both_labels(hosts):
     files = {"train.bin": records(9, 2, 0), "test.bin": records(4, 2, 1)}
-    inside = {f"cifar-100-binary/{name}": raw.tobytes() for name, (_, _, raw) in files.items()}
-    inside["cifar-100-binary/fine_label_names.txt"] = "\n".join(f"fine_{i}" for i in range(10)).encode()
-    offer(network, monkeypatch, "CIFAR100", packed(inside))
+    packed = {f"cifar-100-binary/{file}": raw.tobytes() for file, (_, _, raw) in files.items()}
+    names = "\n".join(f"fine_{i}" for i in range(10)).encode()
+    hosts.offer("CIFAR100", tar({**packed, "cifar-100-binary/fine_label_names.txt": names}))
     ds = data.load("cifar100")
     labels, pixels, _ = files["train.bin"]
     assert ds.train.attributes["coarse_labels"].tolist() == labels[:, 0].tolist()
@@ -211,45 +270,45 @@ def test_cifar100_reads_both_labels(monkeypatch, network):
     assert ds.shape == (3, 32, 32)
 
 
-def picture(image: Image.Image, kind: str, **options) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
+def jpeg(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "jpeg", quality=95)
+    return file.getvalue()
 
 
-def test_imagenette_takes_the_first_of_each_class(monkeypatch, network):
-    inside = {}
+def test_imagenette_takes_the_first_of_each_class(hosts):
+    files = {}
     for part in ("train", "val"):
         for label, wnid in enumerate(downloads.WNIDS):
-            for k in reversed(range(3)):
-                content = picture(Image.new("L", (200, 160), 20 * k + label), "JPEG", quality=100)
-                inside[f"imagenette2-160/{part}/{wnid}/{k}.JPEG"] = content
-    inside["imagenette2-160/train/n01440764/._0.JPEG"] = b"no picture"
-    offer(network, monkeypatch, "IMAGENETTE", packed(inside))
+            for k in (2, 0, 1):
+                shade = jpeg(Image.new("L", (200, 160), 40 * k + label))
+                files[f"imagenette2-160/{part}/{wnid}/{wnid}_{k}.JPEG"] = shade
+        files[f"imagenette2-160/{part}/n01440764/._n01440764_0.JPEG"] = b"of another system"
+    hosts.offer("IMAGENETTE", tar(files))
     ds = data.load("imagenette")
     assert ds.shape == (3, 64, 64) and ds.class_names[:2] == ("tench", "English springer")
-    assert ds.train.labels.tolist() == [label for label in range(10) for _ in range(3)]
-    assert ds.train.images[:6, 0, 32, 32].tolist() == [0, 20, 40, 1, 21, 41]
+    assert ds.train.labels.tolist() == [c for c in range(10) for _ in range(3)] == ds.test.labels.tolist()
+    assert ds.train.images[:6, 0, 32, 32].tolist() == [0, 40, 80, 1, 41, 81]
 
 
-def test_olivetti_pictures_stand_upright(monkeypatch, network):
-    faces, stream = np.random.default_rng(0).integers(0, 256, (400, 64, 64), dtype=np.uint8), io.BytesIO()
-    savemat(stream, {"faces": faces.transpose(0, 2, 1).reshape(400, -1).T})  # each column holds columns of pixels
-    offer(network, monkeypatch, "OLIVETTI", stream.getvalue())
+def test_olivetti_pictures_stand_upright(hosts):
+    faces, file = np.random.default_rng(0).integers(0, 256, (400, 64, 64), dtype=np.uint8), io.BytesIO()
+    savemat(file, {"faces": faces.transpose(0, 2, 1).reshape(400, -1).T})  # each column holds columns of pixels
+    hosts.offer("OLIVETTI", file.getvalue())
     ds = data.load("olivetti")
     assert np.array_equal(ds.train.images[0, 0].numpy(), faces[0])
     assert np.array_equal(ds.test.images[:, 0].numpy(), faces.reshape(40, 10, 64, 64)[:, 8:].reshape(80, 64, 64))
     assert ds.train.groups.tolist() == [k for k in range(40) for _ in range(8)]
 
 
-def test_lfw_keeps_people_with_five_pictures(monkeypatch, network):
-    inside = {}
+def test_lfw_keeps_people_with_five_pictures(hosts):
+    files = {}
     for person, shots in {"Zoe": 6, "Ann": 5, "Bob": 4}.items():
         for shot in range(shots):
-            face = Image.new("RGB", (250, 250))
-            face.paste((10 * shot, 0, 100 if person == "Zoe" else 0), (61, 61, 189, 189))
-            inside[f"lfw_funneled/{person}/{person}_{shot:04d}.jpg"] = picture(face, "JPEG", quality=95)
-    offer(network, monkeypatch, "LFW", packed(inside))
+            picture = Image.new("RGB", (250, 250))
+            picture.paste((10 * shot, 0, 100 if person == "Zoe" else 0), (61, 61, 189, 189))
+            files[f"lfw_funneled/{person}/{person}_{shot:04d}.jpg"] = jpeg(picture)
+    hosts.offer("LFW", tar(files))
     ds = data.load("lfw", task="identity")
     assert ds.class_names == ("person 0", "person 1") and ds.shape == (3, 64, 64)
     assert ds.train.labels.tolist() == [0] * 4 + [1] * 4 and ds.test.labels.tolist() == [0, 1, 1]

@@ -170,6 +170,11 @@ def test_reads_arrays_grey_pictures_and_array_labels():
         ([("picture.png", 0)], "must be a tensor"),
         ([(torch.zeros(1, 2, 2),)], "pair"),
         (iter([]), "map-style"),
+        ([{"image": torch.zeros(1, 2, 2), "label": 0}], "pair .image, label., not dict"),
+        ([(torch.zeros(1, 2, 2), 2**63)], "too large"),
+        ([(np.zeros((8, 8), np.uint16), 0)], "uint8"),
+        ([(np.zeros((8, 8), np.int32), 0)], "uint8"),
+        ([(np.zeros((8, 8), bool), 0)], "uint8"),
     ],
 )
 def test_refuses_what_it_cannot_read(items, message):
@@ -198,6 +203,16 @@ def test_dataset_refuses_labels_without_a_name_and_unlike_parts():
         Dataset("toy", some(), some(2), ("a", "b"), "test")
     with pytest.raises(ValueError, match="differ in image type"):
         Dataset("toy", some(), some(dtype=torch.float32), ("a", "b", "c"), "test")
+    for wrong, message in (
+        (dict(train=[1]), "train must be Examples"),
+        (dict(test=None), "test must be Examples"),
+        (dict(class_names="abc"), "list of names"),
+        (dict(class_names=None), "list of names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Dataset(
+                **{"name": "x", "train": some(), "test": some(), "class_names": "a b c".split(), "source": ""} | wrong
+            )
     with pytest.raises(ValueError, match="empty"):
         Dataset("toy", some()[:0], some(), ("a", "b", "c"), "test")
 

@@ -116,6 +116,40 @@ def test_raf_db_is_read_by_its_table(tmp_path):
         faces.raf_db(str(tmp_path / "Image"))
 
 
+def damaged_tables():
+    """(loader, its table, what is in it, what is said)"""
+    mufac, mucac, raf = "custom_val_dataset.csv", "CelebA-HQ-attribute.txt", "EmoLabel/list_patition_label.txt"
+    people = "CelebA-HQ-identity.txt"
+    header = "family_id,person_id,age_class,image_path\n"
+    yield faces.mufac, mufac, header + "F1,D\n", "row 2: a value"
+    yield faces.mufac, mufac, header + "F1,D,z,a.jpg\n", "age classes are a to h|readable"
+    yield faces.mufac, mufac, b"\xff\xfe\0\0", "cannot be read as text"
+    yield faces.mufac, mufac, header + "F1,D,a,nowhere.jpg\n", "nowhere.jpg is not a readable picture"
+    yield faces.mucac, people, "a.jpg\n", "its rows are unlike"
+    yield faces.mucac, people, "a.jpg one\n", "'one' is not a number"
+    yield faces.mucac, people, "a.jpg 1\na.jpg 2\n", "names a picture twice"
+    yield faces.mucac, people, "", "it has no rows"
+    yield faces.mucac, mucac, "1\nMale Smiling Young\na.jpg 1 0 1\n", "1 or -1 for each of the 3 attributes"
+    yield faces.mucac, mucac, "1\nMale Smiling Young\na.jpg 1 1\n", "1 or -1 for each of the 3 attributes"
+    yield faces.raf_db, raf, "train_1.jpg 5 6\n", "its rows are unlike"
+    yield faces.raf_db, raf, "train_1.jpg five\n", "'five' is not a number"
+    yield faces.raf_db, raf, "train_1.jpg 5\nvalid_1.jpg 5\n", "neither a train_ nor a test_"
+    yield faces.raf_db, raf, "train_1.jpg 9\ntest_1.jpg 1\n", "labels from 1 to 7"
+
+
+@pytest.mark.parametrize(("load", "table", "content", "message"), damaged_tables())
+def test_a_damaged_table_is_named_in_one_line(tmp_path, load, table, content, message):
+    if load is faces.mufac:
+        mufac_folder(tmp_path)
+    (tmp_path / "EmoLabel").mkdir()
+    (tmp_path / "CelebA-HQ-identity.txt").write_text("a.jpg 1\n")
+    (tmp_path / "CelebA-HQ-attribute.txt").write_text("1\nMale Smiling Young\na.jpg 1 1 1\n")
+    (tmp_path / table).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message) as error:
+        load(str(tmp_path), size=16)
+    assert "\n" not in str(error.value)
+
+
 @pytest.fixture
 def stand_in(monkeypatch):
     """Forty people with ten pictures each, so that no archive is needed."""

@@ -1,6 +1,8 @@
 """The grammar of forget requests and the rules of a split, each against its definition."""
 
 import dataclasses
+import io
+import os
 import random
 
 import numpy as np
@@ -94,6 +96,70 @@ def test_sizes_are_the_requested_ones_of_what_is_not_validation():
     assert len(few.forget) == 7 and set(few.forget.labels.tolist()) == {2} and 2 in few.retain.labels
     person = split(ds, "identity:#3")
     assert len(person.forget) == int((ds.train.groups == 3).sum())
+
+
+def called(*names) -> Dataset:
+    return dataclasses.replace(numbered(classes=len(names)), class_names=names)
+
+
+def test_a_class_is_meant_by_its_name_where_names_are_numbers():
+    def label(ds, request):
+        return set(split(ds, request, validation=0).forget.labels.tolist())
+
+    shifted = called("1", "2", "3", "10")
+    assert label(shifted, "class:2") == {1} and label(shifted, "class:10") == {3} and label(shifted, "class:02") == {1}
+    padded = called("00", "01", "02", "2")
+    assert label(padded, "class:1") == {1} and label(padded, "class:2") == {3} and label(padded, "class:02") == {2}
+    for ds, request, message in (
+        (shifted, "class:0", "no class has this number or name"),
+        (called("2", "cat", "dog", "cow"), "class:2", "class 0 is called 2 and class 2 is not"),
+        (called("2", "cat", "dog", "cow"), "class:1", "no class has this number or name"),
+        (
+            called("crane", "cat", "crane", "cow"),
+            "class:crane",
+            r"2 classes are called so: give the number, one of \[0, 2\]",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            split(ds, request)
+    assert label(called("crane", "cat", "crane", "cow"), "class:2") == {2}
+    assert label(called("0", "cat", "dog", "cow"), "class:0") == {0}
+
+
+def test_a_class_name_may_hold_a_comma():
+    ds = called("chair, wood", "chair", "cat, n", "dog")
+    assert set(split(ds, "class:chair, wood").forget.labels.tolist()) == {0}
+    few = split(ds, "class:chair, wood, n=3").forget
+    assert len(few) == 3 and set(few.labels.tolist()) == {0}
+    assert len(split(ds, "class:cat, n,n=2").forget) == 2
+
+
+def test_one_class_has_no_wrong_label():
+    one = dataclasses.replace(numbered(classes=1), class_names=("only",))
+    for spoil in (lambda: data.add_label_noise(one, 0.1), lambda: split(one, "mislabelled:0.1")):
+        with pytest.raises(ValueError, match="a wrong label needs a second class"):
+            spoil()
+    with pytest.raises(ValueError, match="matches nothing"):
+        split(one, "poisoned:0.1")
+
+
+def test_a_pipe_or_a_monster_in_place_of_positions_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    whole = io.BytesIO()
+    np.save(whole, np.arange(5))
+    header = whole.getvalue()[:128]
+    (tmp_path / "long.npy").write_bytes(header.replace(b"(5,), }      ", b"(10**12,), }") + b"\0" * 40)
+    (tmp_path / "huge.npy").write_bytes(header.replace(b"(5,), }             ", b"(99999999999999,), }") + b"\0" * 40)
+    np.savez(tmp_path / "zip.npy.npz", np.arange(5))
+    for name, message in {
+        "pipe.npy": "no such file",
+        "long.npy": "plain .npy",
+        "huge.npy": "plain .npy",
+        "zip.npy.npz": "one-dimensional|plain",
+    }.items():
+        with pytest.raises(ValueError, match=message) as error:
+            split(numbered(), f"file:{tmp_path / name}")
+        assert "\n" not in str(error.value)
 
 
 def test_longer_draws_contain_shorter_ones():
@@ -240,6 +306,26 @@ def test_a_truncated_or_missing_file_is_refused(tmp_path):
         ("random:5,n=3", "does not belong"),
         ("class:99", "classes run from 0 to 3"),
         ("class:cat", "number or name"),
+        ("class:٢", "number or name"),
+        ("class:²", "number or name"),
+        ("class:２", "number or name"),
+        ("class:" + "9" * 30, "classes run from 0 to 3"),
+        ("class:" + "9" * 5000, "classes run from 0 to 3"),
+        ("class:-1", "number or name"),
+        ("class:1.0", "number or name"),
+        ("class:1,n=" + "9" * 30, "does not belong"),
+        ("class:1,n=٣", "does not belong"),
+        ("class:cat, dog", "number or name"),
+        ("random:٢٠٠", "fraction such as 0.1"),
+        ("random:0.٢", "fraction such as 0.1"),
+        ("random:1_0", "fraction such as 0.1"),
+        ("random:" + "9" * 5000, "fraction such as 0.1"),
+        ("random:1e400", "between 0 and 1"),
+        ("identity:#" + "9" * 30, "number of people"),
+        ("identity:#²", "number of people"),
+        ("file:" + "x" * 5000, "no file can have this path"),
+        ("file:~nobody-of-this-name/x.npy", "no file can have this path"),
+        ("file:/dev/zero", "no such file"),
         ("class:1,n=9999", "asks for 9999"),
         ("class:1,n=0", "at least 1"),
         ("class:1,m=3", "does not belong"),
@@ -259,6 +345,7 @@ def test_a_bad_request_says_what_is_wrong_and_lists_the_grammar(request_, why):
     with pytest.raises(ValueError) as error:
         split(numbered(), request_)
     text = str(error.value)
+    assert len(text) < 1200
     assert why in text and "random:0.1 | random:200 | class:3" in text and "\n" not in text
 
 

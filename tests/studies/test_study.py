@@ -269,7 +269,7 @@ def short():
         yield folder
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", ["ends", "SIGTERM", "SIGINT twice"])
 def test_a_study_that_is_stopped_tidies_up_and_says_little(tmp_path, short, workers, how):
     """Neither folders of its own, nor processes, nor leaked semaphores; a second Ctrl-C adds no second traceback."""

@@ -21,7 +21,7 @@ def check_vector(name: str, value: Any, n: int, dtype: torch.dtype | None = None
 
 def check_kind(name: str, value: Any, kind: type, hint: str) -> None:
     """A ValueError in one line where somebody gave a DataLoader, a path or anything else that is not a `kind`."""
-    check(isinstance(value, kind), f"{name} must be a {kind.__name__}, not {type(value).__name__}: {hint}")
+    check(isinstance(value, kind), f"{name} must be {kind.__name__}, not {type(value).__name__}: {hint}")
 
 
 def digest(*tensors: Tensor | None) -> str:
