@@ -1,0 +1,121 @@
+"""Every method, audit and learner on every network of the table: it works, or refuses in one line."""
+
+import contextlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cases import ALL, IDS, Case, refused
+from small import same, state
+
+import unlearnlib as ul
+from unlearnlib import audit, private
+from unlearnlib.exact import Sisa
+from unlearnlib.methods import registry
+from unlearnlib.methods.catalogue import HOMES
+from unlearnlib.training import fit, predict
+from unlearnlib.training.recipe import Recipe
+
+TINY = Recipe(epochs=1, batch_size=16, lr=1e-3)
+# amnesiac takes the record of its own training
+METHODS = sorted(set(HOMES) - {"amnesiac"})
+QUICK = {
+    "influence": {"iterations": 3},
+    "newton": {"iterations": 3},
+    "pbrf": {"steps": 3},
+    "retrain": {"recipe": TINY},
+    "dlfd": {"noise_steps": 2, "batch_size": 16, "patience": 1, "threshold": 0.0},
+}
+
+
+def quick(name: str) -> dict:
+    known = {"epochs": 1, "batch_size": 16}
+    config = registry.configure(name)
+    return QUICK.get(name) or {k: v for k, v in known.items() if hasattr(config, k)}
+
+
+@contextlib.contextmanager
+def expected(case: Case):
+    """Fails where a case that all must take is refused, or one that all must refuse is taken."""
+    try:
+        yield
+    except Exception as error:
+        assert case.takes != "all", f"refused: {error}"
+        refused(error)
+    else:
+        assert case.takes != "none", "taken, although its answers are no logits"
+
+
+@pytest.mark.parametrize("case", ALL, ids=IDS)
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(name, case):
+    model, parts = case.network(), case.split()
+    before, modes, rng = state(model), [m.training for m in model.modules()], torch.get_rng_state()
+    with expected(case):
+        done = ul.unlearn(name, model, parts, seed=0, **quick(name))
+        after = state(done.model)
+        assert after.keys() == before.keys() and {k: v.dtype for k, v in after.items()} == {
+            k: v.dtype for k, v in before.items()
+        }
+        assert all(torch.isfinite(v).all() for v in after.values() if v.is_floating_point())
+        assert torch.isfinite(predict(done.model, parts.test)).all()
+        assert done.cost.work > 0
+    # taken or refused: the model that was given, and the caller's random numbers, are as they were
+    assert same(state(model), before) and [m.training for m in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+@pytest.mark.parametrize("case", ALL, ids=IDS)
+def test_training_and_prediction(case):
+    model, parts = case.network(), case.split()
+    before = state(model)
+    with expected(case):
+        trained = fit(model, parts.train, TINY, seed=0)
+        assert predict(trained, parts.test).shape == (len(parts.test), 3)
+        again = fit(trained, parts.train, TINY, seed=0)  # a second request, on our own result
+        assert torch.isfinite(predict(again, parts.test)).all()
+    assert same(state(model), before)
+
+
+@pytest.mark.parametrize("case", ALL, ids=IDS)
+def test_the_battery(case):
+    model, parts = case.network(), case.split()
+    before = state(model)
+    with expected(case):
+        oracles = [case.network(), case.network()]
+        rows = audit.battery(model, parts, oracles=oracles)
+        valid = rows[rows["valid_flag"]]
+        assert len(valid) and np.isfinite(valid["value"]).all()
+    assert same(state(model), before)
+
+
+LEARNERS = {
+    "sisa": lambda case: Sisa(lambda seed: case.network(), TINY, shards=2, slices=1, seed=0),
+    "dpsgd": lambda case: private.DpSgd(case.network(), epochs=1, expected_batch=16, noise_multiplier=1.0),
+    "noisy fine-tuning": lambda case: private.NoisyFineTuning(
+        lambda examples: fit(case.network(), examples, TINY, seed=0), epsilon=5.0, delta=1e-2, steps=2, batch_size=16
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALL, ids=IDS)
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learners_that_take_a_network(name, case):
+    parts = case.split()
+    private_learner = name != "sisa"  # examples must not be mixed, so a batch norm is refused
+    with expected(replace(case, takes="some") if private_learner and case.takes == "all" else case):
+        learner = LEARNERS[name](case)
+        learner.fit(parts.train)
+        learner.forget([0, 3])
+        logits = torch.as_tensor(learner.logits(parts.test.images))
+        assert len(logits) == len(parts.test) and torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNERS if n != "sisa"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "group norm", "layer norm", "residual"])
+def test_private_learners_take_every_network_without_batch_norm(name, kind):
+    (case,) = (case for case in ALL if case.name == kind)
+    learner = LEARNERS[name](case)
+    learner.fit(case.split().train)
+    assert torch.isfinite(torch.as_tensor(learner.logits(case.split().test.images))).all()
