@@ -64,7 +64,7 @@ def test_masks_and_empty_selections():
         examples[2]
     with pytest.raises(ValueError, match="positions run from 0 to 5"):
         examples[[6]]
-    with pytest.raises(ValueError, match="integer or bool"):
+    with pytest.raises(ValueError, match="integers from 0 to 5"):
         examples[[0.5]]
     with pytest.raises(TypeError, match="one by one"):
         list(examples)

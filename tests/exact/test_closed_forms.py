@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import kernel_ridge, naive_bayes, neighbors
+from sklearn.datasets import load_digits
 
 from unlearnlib.exact.kernel import KernelRidge
 from unlearnlib.exact.naive_bayes import NaiveBayes, NearestMean
@@ -221,8 +222,59 @@ def test_neighbours_agree_with_scikit_learn_and_break_ties_by_position():
     tied = NearestNeighbours(k=3).fit_arrays(np.zeros((9, 2)), np.arange(9) % 3)
     tied.forget([1])
     np.testing.assert_array_equal(tied.neighbours(np.ones((1, 2))), [[0, 2, 3]])
-    with pytest.raises(ValueError, match="scale"):
-        NearestNeighbours().fit_arrays(x * 1e5, y)
+    np.testing.assert_array_equal(
+        NearestNeighbours(k=7).fit_arrays(x * 2.0**40, y).neighbours(queries * 2.0**40), theirs
+    )
+    far = np.vstack([queries[:3], 1e6 * queries[3:6]])  # beyond all examples: the rest of the batch answers as before
+    np.testing.assert_array_equal(ours.neighbours(far)[:3], theirs[:3])
+    assert [ours.neighbours(q[None]).tolist() for q in far] == [[row] for row in ours.neighbours(far).tolist()]
+
+
+SCALES = [1e-4, 1.0, 1e4]
+
+
+@pytest.mark.parametrize("learner", [NaiveBayes, NearestMean, NearestNeighbours])
+def test_the_answers_do_not_depend_on_the_scale_of_the_data(learner):
+    """Units of 2^-12 gave .099 on digits scaled by 1e-4, where the share of the largest class is .1."""
+    digits = load_digits()
+    x, y = digits.data / 16, digits.target
+    answers = [learner().fit_arrays(s * x[:1000], y[:1000]).logits(s * x[1000:]).argmax(1) for s in SCALES]
+    right = [(answer.numpy() == y[1000:]).mean() for answer in answers]
+    assert min(right) > {NaiveBayes: 0.87, NearestMean: 0.86, NearestNeighbours: 0.95}[learner]
+    assert max(right) - min(right) < 0.003
+    binary = [learner().fit_arrays(s * x[:1000], y[:1000]).logits(s * x[1000:]) for s in (1.0, 2.0**-30)]
+    assert torch.equal(binary[0].argmax(1), binary[1].argmax(1))  # powers of two change no code at all
+
+
+@pytest.mark.parametrize("learner", [NaiveBayes, NearestMean, NearestNeighbours])
+@pytest.mark.parametrize("scale", [1e-4, 1e4, 2.0**-40])
+def test_the_unit_forgets_too(learner, scale):
+    """A deletion of the largest values lowers the unit: the grid of a fresh fit, to the bit."""
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(60, 5)) * scale, rng.integers(0, 3, 60)
+    x[7], x[11, 2], x[20:24, 4] = 1e3 * x[7], 0.0, 50 * x[20:24, 4]
+    ours, left = learner(n_classes=3).fit_arrays(x, y), np.arange(60)
+    for gone in ([7], [20, 21, 22, 23], [11], np.arange(30, 60)):
+        receipt = ours.forget(gone)
+        left = np.setdiff1d(left, gone)
+        fresh = learner(n_classes=3).fit_arrays(x[left], y[left])
+        assert torch.equal(ours.logits(x), fresh.logits(x))
+        if isinstance(ours, NearestMean):
+            assert (ours._sums == fresh._sums).all() and (ours._top == fresh._top).all()
+            assert (ours._held == fresh._held).all()
+            if len(gone) == 1 and gone[0] == 7:
+                assert receipt.touched["features measured anew"] > 0
+
+
+def test_features_of_very_different_scales_keep_their_digits():
+    rng = np.random.default_rng(10)
+    x, y = rng.normal(size=(200, 4)) + 2, rng.integers(0, 2, 200)
+    x[:, 0] += 2 * y
+    scales = np.array([1e-6, 1.0, 1e6, 1e12])
+    ours = NaiveBayes(floor=1e-30).fit_arrays(x * scales, y)
+    theirs = naive_bayes.GaussianNB(var_smoothing=0).fit(x * scales, y)
+    np.testing.assert_allclose(ours.variances(), theirs.var_, rtol=1e-7)
+    assert (ours.logits(x * scales).argmax(1).numpy() == theirs.predict(x * scales)).all()
 
 
 def test_linear_head_is_ridge_on_the_features_of_a_frozen_network():

@@ -111,6 +111,38 @@ def test_batches_cost_what_the_law_says(slicing, deletions):
     assert share == pytest.approx(expected_share(4, 3, deletions, slicing), rel=0.08)
 
 
+@pytest.mark.parametrize("epochs, slices", [(2, 8), (1, 20), (3, 4), (5, 2), (20, 4), (7, 1)])
+def test_a_shard_makes_the_passes_of_the_law_whatever_its_slices(epochs, slices):
+    """2 epochs over 8 slices were 4.5 passes when every stage rounded up to a whole one."""
+    sisa = learner(recipe=replace(RECIPE, epochs=epochs, batch_size=1))
+    sisa.shards, sisa.slices = 2, slices
+    place = torch.arange(2 * slices * 5)
+    sisa._shard, sisa._slice = place % 2, (place // 2) % slices
+    present = torch.ones(len(place), dtype=torch.bool)
+    work = [sum(sisa._steps(shard, r, present)[1] for r in range(slices)) for shard in range(2)]
+    assert work == [epochs * slices * 5] * 2
+    if 2 * epochs % (slices + 1) == 0:  # whole epochs a stage: what was exact stays as it was
+        stages = [sisa._steps(0, r, present)[0] for r in range(slices)]
+        assert stages == [2 * epochs // (slices + 1) * 5 * (r + 1) for r in range(slices)]
+
+
+@pytest.mark.parametrize("epochs, slices", [(2, 8), (1, 4), (4, 3)])
+@pytest.mark.parametrize("slicing", ["cumulative", "incremental"])
+def test_stages_that_end_within_an_epoch_are_exact(epochs, slices, slicing):
+    def make():
+        sisa = learner(slicing, recipe=replace(RECIPE, epochs=epochs, batch_size=4))
+        sisa.slices = slices
+        return sisa
+
+    after = make().fit(DATA)
+    work = after.cost.gradient_evaluations
+    assert work == pytest.approx(epochs * len(DATA), rel=0.25)  # incomplete batches are dropped
+    for batch in ([7], [11, 30, 2]):
+        after.forget(batch)
+    never = make().fit(DATA, without=[7, 11, 30, 2])
+    assert torch.equal(after.logits(OTHER.pixels()), never.logits(OTHER.pixels()))
+
+
 def test_the_law_has_its_known_values():
     assert expected_share(7, 5, 10**6) == expected_share(7, 5, 10**6, "incremental") == 1
     assert expected_speedup(10, 5) == pytest.approx(13.64, abs=0.005)
@@ -215,8 +247,14 @@ def test_refusals():
     for make in (learner, lambda: ClassModules(steps=2)):
         fitted = make().fit(DATA)
         fitted.forget([1])
-        for bad in ([1], [2, 2], [60], [-1], []):
-            with pytest.raises(ValueError, match="deleted once|give positions"):
+        for bad, message in (
+            ([1], "already"),
+            ([2, 2], "twice"),
+            ([60], "0 to 59"),
+            ([-1], "0 to 59"),
+            ([], "no position"),
+        ):
+            with pytest.raises(ValueError, match=message):
                 fitted.forget(bad)
     with pytest.raises(ValueError, match="cannot fill"):
         learner().fit(examples(n=5))

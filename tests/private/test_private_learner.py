@@ -17,12 +17,13 @@ def learner(threes_eights):
 @pytest.mark.parametrize(
     "indices, message",
     [
-        ([], "nothing to forget"),
+        ([], "no position"),
         ([1, 1], "given twice"),
         ([50], "out of range"),
         ([-1], "out of range"),
-        (np.ones(50, dtype=bool), "integer positions"),
-        ([0.5], "integer positions"),
+        (np.ones(50, dtype=bool), "every example"),
+        ([True], "mask must have 50"),
+        ([0.5], "integers from 0 to 49"),
         (range(50), "every example"),
     ],
 )

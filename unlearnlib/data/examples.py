@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlearnlib.data import doors
+
 Limit = float | tuple[float, ...]
 
 
@@ -38,26 +40,13 @@ def _digest(*tensors: Tensor | None) -> str:
 
 
 def _positions(index: Any, n: int) -> Tensor | slice:
-    """An index in any accepted form as an int64 tensor, a bool mask or a slice with a positive step."""
+    """An index in any accepted form as an int64 tensor or a slice with a positive step."""
     if isinstance(index, slice):
         start, stop, step = index.indices(n)
         return slice(start, stop, step) if step > 0 else torch.arange(start, stop, step)
     if isinstance(index, (int, np.integer)):
         raise ValueError(f"one integer selects no Examples: write [{index}:{index + 1}], or .images[{index}]")
-    if isinstance(index, np.ndarray):
-        index = np.ascontiguousarray(index)
-    index = torch.as_tensor(index)
-    if index.numel() == 0 and index.dtype != torch.bool:
-        index = index.long()
-    _check(index.ndim == 1, f"an index must be one-dimensional, not {list(index.shape)}")
-    if index.dtype == torch.bool:
-        _check(len(index) == n, f"a mask must have {n} entries, not {len(index)}")
-        return index
-    _check(not index.dtype.is_floating_point, f"an index must be integer or bool, not {index.dtype}")
-    index = index.long()
-    inside = bool(((index >= -n) & (index < n)).all())
-    _check(inside, f"index out of range: positions run from 0 to {n - 1}")
-    return index
+    return doors.positions(index, n, distinct=False, empty=True, from_end=True)
 
 
 def _check_limits(images: Tensor, limits: tuple[Limit, Limit]) -> tuple[Limit, Limit]:
@@ -117,8 +106,7 @@ class Examples:
         _check(isinstance(images, Tensor), f"images must be a tensor, not {type(images).__name__}: see Examples.of")
         _check(images.ndim == 4, f"images must have shape [N, C, H, W], not {list(images.shape)}")
         _check(min(images.shape[1:]) > 0, f"images must have pixels, not shape {list(images.shape)}")
-        known = images.dtype == torch.uint8 or images.is_floating_point()
-        _check(known, f"images must be uint8 (0..255) or floating point, not {images.dtype}")
+        doors.check_pixels(images)
         n = len(images)
         _check_vector("labels", self.labels, n, torch.int64)
         _check(n == 0 or int(self.labels.min()) >= 0, "labels must be at least 0: drop the images without a label")
@@ -128,7 +116,6 @@ class Examples:
         for name, value in self.attributes.items():
             _check_vector(f"attribute {name!r}", value, n)
         if images.is_floating_point():
-            _check(bool(torch.isfinite(images).all()), "images hold values that are not finite")
             limits = self.limits if self.limits is None else _check_limits(images, self.limits)
         else:
             given = self.limits in (None, (0, 1))
@@ -170,9 +157,7 @@ class Examples:
         if index is not None:
             index = _positions(index, len(self))
             images = images[index if isinstance(index, slice) else index.to(images.device)]
-        byte = images.dtype == torch.uint8
-        images = images.to(device=device or images.device).to(dtype)  # bytes travel, floats are made at the far end
-        return images.div_(255) if byte else images
+        return doors.floating(images, device, dtype)
 
     def checksum(self) -> str:
         """SHA-256 (hex) of everything held, the same on every device."""
@@ -271,7 +256,8 @@ def stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> T
     """A bool mask over `labels` that holds out about `fraction` of every class; every class keeps an image.
 
     Class c of n_c images gives floor(fraction n_c); the images missing from round(fraction N) come one each from
-    the classes with the largest remainders, ties broken at random.
+    the classes with the largest remainders, ties broken at random. By hand, because scikit-learn's stratified splits
+    refuse a class of one image and may take every image of a small class.
     """
     _check(0 <= fraction < 1, f"a held-out fraction must be at least 0 and below 1, not {fraction!r}")
     labels = labels.cpu()

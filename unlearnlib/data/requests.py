@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlearnlib.data import doors
 from unlearnlib.data.examples import Examples
 from unlearnlib.seeding import generator
 
@@ -243,13 +244,10 @@ def _file(request: Request, given: Situation) -> Selection:
     except (OSError, ValueError, EOFError) as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else "not a plain .npy array of integers"
         raise request.wrong(why) from error
-    if not isinstance(index, np.ndarray) or index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
-        raise request.wrong("the file must hold a one-dimensional array of integers")
-    if len(index) and not (0 <= index.min() and index.max() < n):
-        raise request.wrong(f"positions must run from 0 to {n - 1}")
-    if len(np.unique(index)) != len(index):
-        raise request.wrong("the file names a position twice")
-    return Selection(torch.from_numpy(index.astype(np.int64)))
+    try:
+        return Selection(doors.positions(index, n, empty=True))
+    except ValueError as error:
+        raise request.wrong(str(error)) from error
 
 
 KINDS: Mapping[str, Callable[[Request, Situation], Selection]] = {

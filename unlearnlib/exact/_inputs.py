@@ -1,24 +1,53 @@
-"""What the exact learners share at the door: images to matrices, labels to targets, requests to row numbers."""
+"""What the exact learners share at the door: features to matrices, labels to targets, and no answer before a fit."""
 
 import numpy as np
 import torch
 
-
-def pixels(images) -> torch.Tensor:
-    """Images [n, ...] on the CPU as float32 (uint8 divided by 255) or in the floating type that they have."""
-    images = torch.as_tensor(getattr(images, "images", images)).detach().cpu()
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
+from unlearnlib.data import doors
 
 
-def matrix(images) -> np.ndarray:
-    """Images [n, ...] (uint8 read as 0..255 -> [0, 1], or floating) as a float64 matrix [n, features]."""
-    images = torch.as_tensor(getattr(images, "images", images)).detach().cpu()
-    flat = images.reshape(len(images), -1).numpy()
-    return flat / 255.0 if images.dtype == torch.uint8 else flat.astype(np.float64)
+class NotFitted(ValueError, AttributeError):
+    """A learner was asked for what only `fit` gives it."""
+
+
+class Fitted:
+    """Base of the exact learners: what `fit` has not set yet is refused in one line, whatever is asked for."""
+
+    _ledger = "_alive"  # the attribute that says who has not been forgotten; `fit` makes it
+
+    def __getattr__(self, name: str):  # only called for attributes that do not exist
+        if name.startswith("__") or self._ledger in self.__dict__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise NotFitted(f"{type(self).__name__} is not fitted yet: call fit(examples) first")
+
+
+def matrix(x, width: int | None = None) -> np.ndarray:
+    """Pictures or features [n, ...] as a finite float64 matrix [n, features], with `width` features if given.
+
+    Read as `doors.pixels` reads pictures (bytes divided by 255); other integers are features, taken as they are.
+    """
+    x = doors.as_tensor(x)
+    if not (x.is_floating_point() or x.is_complex() or x.dtype in (torch.uint8, torch.bool)):
+        x = x.double()
+    flat = doors.pixels(x).detach().cpu().flatten(1).double().numpy()
+    if width is not None and flat.shape[1] != width:
+        raise ValueError(f"the learner was fitted to {width} features, these have {flat.shape[1]}: bring them to one")
+    return flat
+
+
+def labelled(x, labels, n_classes: int | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Features [n, d] of their own, labels [n] and the number of classes, after checking that they belong together."""
+    x = matrix(x).copy()
+    labels, classes = class_labels(labels, n_classes)
+    if len(x) != len(labels) or not x.shape[1]:
+        raise ValueError(f"x must be [n, features] with one label for each row; got {x.shape} and {labels.shape}")
+    return x, labels, classes
 
 
 def to_logits(values: np.ndarray) -> torch.Tensor:
-    """float32 [n, classes]."""
+    """float32 [n, classes]; ValueError where finite values do not fit."""
+    if np.isfinite(values).any() and np.abs(values[np.isfinite(values)]).max() > np.finfo(np.float32).max:
+        raise ValueError("the answers exceed single precision: scale the features to about [-1, 1]")
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
@@ -42,25 +71,5 @@ def coded(labels: np.ndarray, classes: int, targets: str) -> np.ndarray:
 
 
 def rows_to_forget(indices, alive: np.ndarray) -> np.ndarray:
-    """Sorted row numbers of a deletion request; `alive` [n] bool marks what has not been forgotten yet.
-
-    Raises ValueError if the request is empty, out of range, repeats a row, names a forgotten one, or leaves nothing.
-    """
-    rows = np.atleast_1d(indices.cpu().numpy() if torch.is_tensor(indices) else np.asarray(indices))
-    if rows.dtype == bool:
-        if rows.shape != alive.shape:
-            raise ValueError(f"a mask must have {len(alive)} entries, one for each fitted example, not {rows.shape}")
-        rows = np.flatnonzero(rows)
-    if rows.ndim != 1 or not rows.size or not np.issubdtype(rows.dtype, np.integer):
-        raise ValueError("forget needs a non-empty vector of integer positions in the fitted examples")
-    rows = np.sort(rows.astype(np.int64))
-    if rows[0] < 0 or rows[-1] >= len(alive):
-        raise ValueError(f"positions must lie in 0..{len(alive) - 1}; found {rows[0]}..{rows[-1]}")
-    if (rows[1:] == rows[:-1]).any():
-        raise ValueError("the request names an example twice; pass each position once")
-    if not alive[rows].all():
-        gone = rows[~alive[rows]]
-        raise ValueError(f"already forgotten: {gone[:5].tolist()}; positions keep their numbers after a deletion")
-    if alive.sum() == len(rows):
-        raise ValueError("the request would leave no example; discard the learner instead")
-    return rows
+    """Sorted row numbers of a deletion request, as `doors.deletion` has them."""
+    return doors.deletion(indices, alive).numpy()

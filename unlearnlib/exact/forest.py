@@ -35,7 +35,7 @@ import pandas as pd
 import torch
 
 from unlearnlib.exact import _tree
-from unlearnlib.exact._inputs import class_labels, pixels, rows_to_forget, to_logits
+from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.seeding import numpy_generator
 
@@ -43,7 +43,7 @@ EXACT = Certificate("exact", "fit on the remaining examples with the same seed; 
 
 
 @dataclass
-class DareForest:
+class DareForest(Fitted):
     """A deletable forest.
 
     n_trees, max_depth: as in any forest (depth at most 24); n_thresholds: candidates k per attribute and node, at most
@@ -78,20 +78,17 @@ class DareForest:
 
     def fit(self, examples) -> "DareForest":
         """Grow the forest on `examples.images` (flattened) and `examples.labels`."""
-        return self.fit_arrays(_flat(examples.images), examples.labels)
+        return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, y) -> "DareForest":
         """Grow the forest on features `x` [n, features], finite, and labels `y` [n]."""
-        codes = encode(x)
-        labels, self._classes = class_labels(y, self.n_classes)
-        if codes.ndim != 2 or len(codes) != len(labels):
-            raise ValueError(
-                f"x must be [n, features] with one label for each row; got {codes.shape} and {labels.shape}"
-            )
+        x, labels, classes = labelled(x, y, self.n_classes)
+        codes, self._classes = encode(x), classes
         n, features = codes.shape
         member = _members(codes, labels, self.n_trees, math.ceil(self.occurrence * self.n_trees), self.seed)
         columns = np.ascontiguousarray(codes.T)
-        self._data = _tree.Data(columns, labels.astype(np.int32), np.ones(n, dtype=bool), member)
+        self._alive = np.ones(n, dtype=bool)
+        self._data = _tree.Data(columns, labels.astype(np.int32), self._alive, member)
         self._settings = _tree.Settings(
             self.max_depth,
             self.random_depth,
@@ -118,7 +115,7 @@ class DareForest:
         that were drawn again, and trees in which something was rebuilt.
         """
         started = time.perf_counter()
-        rows = rows_to_forget(indices, self._data.alive)
+        rows = rows_to_forget(indices, self._alive)
         touched = self._update(rows.astype(np.int32), fresh=False)
         self._data.codes[:, rows] = 0
         self._data.labels[rows] = 0
@@ -126,14 +123,12 @@ class DareForest:
 
     def predict_proba(self, x) -> np.ndarray:
         """Mean over trees of the class frequencies in the leaf of each row of `x` [m, features]: [m, classes]."""
-        codes = encode(x)
-        if codes.ndim != 2 or codes.shape[1] != self._data.codes.shape[0]:
-            raise ValueError(f"x must be [m, {self._data.codes.shape[0]}] like the fitted features, not {codes.shape}")
+        codes = encode(matrix(x, self._data.codes.shape[0]))
         return _tree.predict(self._trees, codes)
 
     def logits(self, images) -> torch.Tensor:
         """log((p + s) / (1 + s * classes)) with p from `predict_proba` and s the smoothing: float32 [n, classes]."""
-        p = self.predict_proba(_flat(images))
+        p = self.predict_proba(images)
         return to_logits(np.log((p + self.smoothing) / (1 + self.smoothing * p.shape[1])))
 
     def nodes(self) -> pd.DataFrame:
@@ -203,10 +198,6 @@ def encode(x) -> np.ndarray:
 def decode(codes: np.ndarray) -> np.ndarray:
     """The float32 values of `encode`."""
     return np.where(codes >> 31 == 1, codes & np.uint32(0x7FFFFFFF), ~codes).astype(np.uint32).view(np.float32)
-
-
-def _flat(images) -> torch.Tensor:
-    return pixels(images).flatten(1)
 
 
 def _attributes(max_features, features: int) -> int:

@@ -18,14 +18,14 @@ import scipy.linalg
 import torch
 from scipy.spatial.distance import cdist
 
-from unlearnlib.exact._inputs import class_labels, coded, matrix, rows_to_forget, to_logits
+from unlearnlib.exact._inputs import Fitted, coded, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 
 EXACT = Certificate("exact", "the solution for the remaining examples with the same lam and kernel")
 
 
 @dataclass
-class KernelRidge:
+class KernelRidge(Fitted):
     """f(x) = sum_i alpha_i k(x, x_i).
 
     lam        penalty, above 0
@@ -45,20 +45,17 @@ class KernelRidge:
 
     def fit(self, examples) -> "KernelRidge":
         """Fit to flattened `examples.images` (uint8 divided by 255) and `examples.labels`."""
-        return self.fit_arrays(matrix(examples.images), examples.labels)
+        return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, labels) -> "KernelRidge":
         """Fit to features `x` [n, d] and class labels [n]."""
-        if not self.lam > 0:
-            raise ValueError(f"lam must be above 0, not {self.lam}")
+        if not 0 < self.lam < np.inf:
+            raise ValueError(f"lam must be a finite number above 0, not {self.lam}")
+        if self.gamma is not None and not 0 < self.gamma < np.inf:
+            raise ValueError(f"gamma must be a finite number above 0, or None, not {self.gamma}")
         if self.kernel not in ("rbf", "linear"):
             raise ValueError(f'kernel must be "rbf" or "linear", not {self.kernel!r}')
-        labels, classes = class_labels(labels, self.n_classes)
-        self._x = np.array(x, dtype=np.float64)
-        if self._x.ndim != 2 or len(self._x) != len(labels) or not np.isfinite(self._x).all():
-            raise ValueError(
-                f"x must be finite, [n, d], one label for each row; got {self._x.shape} and {labels.shape}"
-            )
+        self._x, labels, classes = labelled(x, labels, self.n_classes)
         self._t = coded(labels, classes, self.targets)
         self._alive = np.ones(len(labels), dtype=bool)
         self._system = self._gram(self._x) + self.lam * np.eye(len(labels))
@@ -86,11 +83,11 @@ class KernelRidge:
 
     def logits(self, images) -> torch.Tensor:
         """f for flattened `images`: float32 [n, classes]."""
-        return to_logits(self.predict(matrix(images)))
+        return to_logits(self.predict(images))
 
     def predict(self, x) -> np.ndarray:
         """f(x) for features `x` [n, d]: float64 [n, classes]."""
-        return self._gram(np.asarray(x, dtype=np.float64)) @ self.alpha
+        return self._gram(matrix(x, self._x.shape[1])) @ self.alpha
 
     def leave_one_out_residuals(self) -> np.ndarray:
         """alpha_i / M_ii [n, classes]: the error at row i of the model fitted without it; nan if it was forgotten."""

@@ -19,17 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from unlearnlib import seeding
+from unlearnlib.data import doors
+from unlearnlib.data.examples import Examples
+from unlearnlib.exact._inputs import Fitted
 from unlearnlib.exact.sisa import EXACT
 from unlearnlib.methods.records import Cost, Receipt
 from unlearnlib.training.loop import Diverged
 
 
-class ClassModules:
+class ClassModules(Fitted):
     """`fit(examples)`, `forget(indices) -> Receipt`, `logits(images)` with one autoencoder a class.
 
     hidden   units of the autoencoder's one hidden layer
     steps    optimiser steps (Adam) of each module on batches of `batch_size`
     """
+
+    _ledger = "_present"
 
     def __init__(self, *, hidden: int = 32, steps: int = 400, batch_size: int = 64, lr: float = 2e-3, seed: int = 0):
         if min(hidden, steps, batch_size) < 1 or lr <= 0:
@@ -38,10 +43,10 @@ class ClassModules:
 
     def fit(self, examples, without=()) -> "ClassModules":
         """Train a module for every class, without the positions in `without`."""
+        examples = Examples.of(examples)
+        self._present = doors.present(len(examples), without)
         self._examples = examples
         self._classes = int(examples.labels.max()) + 1
-        self._present = torch.ones(len(examples), dtype=torch.bool)
-        self._present[torch.as_tensor(without, dtype=torch.int64)] = False
         started = time.perf_counter()
         self._modules: list = [None] * self._classes
         work = sum(self._train(c) for c in range(self._classes))
@@ -49,23 +54,22 @@ class ClassModules:
         return self
 
     def forget(self, indices) -> Receipt:
-        """Delete the points at `indices` and retrain the modules of their classes. Errors as in `Sisa.forget`."""
-        index = torch.as_tensor(indices, dtype=torch.int64).flatten()
-        n = len(self._present)
-        if len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= n:
-            raise ValueError(f"give positions between 0 and {n - 1}, at least one")
-        if len(index.unique()) < len(index) or not bool(self._present[index].all()):
-            raise ValueError("a point can be deleted once: some of these positions repeat or are gone already")
-        started = time.perf_counter()
+        """Delete the points at `indices` and retrain the modules of their classes. Raises as `doors.deletion` does."""
+        index = doors.deletion(indices, self._present)
+        started, before = time.perf_counter(), list(self._modules)
         self._present[index] = False
         hit = self._examples.labels[index].unique().tolist()
-        work = sum(self._train(c) for c in hit)
+        try:
+            work = sum(self._train(c) for c in hit)
+        except Exception:
+            self._present[index], self._modules = True, before
+            raise
         touched = {"modules": len(hit), "points": len(index)}
         return Receipt(Cost(time.perf_counter() - started, work), touched, EXACT)
 
     def logits(self, images: Tensor) -> Tensor:
         """Calibrated scores float32 [n, classes]; a class whose points are all deleted scores -1e4."""
-        flat = images.flatten(1).float()
+        flat = doors.pixels(images, shape=self._examples.shape, device="cpu", dtype=torch.float32).flatten(1)
         columns = []
         for module in self._modules:
             if module is None:

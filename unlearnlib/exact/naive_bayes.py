@@ -2,8 +2,9 @@
 
 For each class c the count n_c and, for each feature, S_c = sum x and Q_c = sum x^2 are kept; a deletion subtracts
 its terms from them (the summation form of Cao & Yang 2015). Floating-point sums depend on their order, so that adding
-and subtracting leaves a trace. Here features are integers in fixed point: bytes as they are, floats rounded to
-multiples of 2^-12. Integer sums have no order, and the model after any deletions is *bit-identical* to a fresh fit.
+and subtracting leaves a trace. Here each feature is an integer of 31 bits and a sign in fixed point, whose unit is a
+power of two that follows the largest value of the feature among the examples that remain (`_fixed_point`). Integer
+sums have no order, and the model after any deletions is *bit-identical* to a fresh fit.
 """
 
 import time
@@ -12,28 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unlearnlib.exact._inputs import class_labels, rows_to_forget, to_logits
+from unlearnlib.exact import _fixed_point
+from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 
 EXACT = Certificate("exact", "a fit to the remaining examples; the statistics are bit-identical")
-LIMIT = 2**53  # sums of squares must stay exact in float64
-
-
-def fixed_point(images, unit: float | None = None) -> tuple[np.ndarray, float]:
-    """Flattened images [n, features] as int64 multiples of a unit: 1/255 for bytes, else 2^-12 unless given."""
-    images = torch.as_tensor(getattr(images, "images", images)).detach().cpu()
-    flat = images.reshape(len(images), -1).numpy()
-    if images.dtype == torch.uint8 and unit in (None, 1 / 255):
-        return flat.astype(np.int64), 1 / 255
-    values = flat / 255.0 if images.dtype == torch.uint8 else flat.astype(np.float64)
-    unit = 2.0**-12 if unit is None else unit
-    if not np.isfinite(values).all() or np.abs(values).max(initial=0) > 2**31 * unit:
-        raise ValueError(f"features must be finite and at most {2**31 * unit:g}: scale them first")
-    return np.rint(values / unit).astype(np.int64), unit
+BITS = 31  # a square has 62: it fits int64, and its halves can be added 2^31 times
 
 
 @dataclass
-class NearestMean:
+class NearestMean(Fitted):
     """Logits -|x - mu_c|^2; a class without examples has logit -inf.
 
     n_classes: fixed number of classes, by default the largest label + 1.
@@ -47,39 +36,38 @@ class NearestMean:
 
     def fit_arrays(self, x, labels) -> "NearestMean":
         """Add up features `x` [n, ...] by class labels [n]."""
-        self._x, self._unit = fixed_point(x)
-        self._labels, classes = class_labels(labels, self.n_classes)
-        if len(self._x) != len(self._labels):
-            raise ValueError(
-                f"x must have one label for each row; got {len(self._x)} rows and {len(self._labels)} labels"
-            )
-        bound = int(np.abs(self._x).max(initial=0)) ** 2 * len(self._x)
-        if bound >= LIMIT:
-            raise ValueError("features are too large for exact sums of squares: scale them to about [-1, 1]")
-        self._alive = np.ones(len(self._labels), dtype=bool)
-        self.counts, self.sums, self.squares = self._sums(np.arange(len(self._labels)), classes)
+        self._x, self._labels, classes = labelled(x, labels, self.n_classes)
+        n, features = self._x.shape
+        self._alive = np.ones(n, dtype=bool)
+        self.counts = np.bincount(self._labels, minlength=classes)
+        self._sums = np.zeros((3, classes, features), dtype=np.int64)
+        self._top, self._held = np.zeros((2, features), dtype=np.int64)
+        self._measure(np.arange(features))
         return self
 
     def forget(self, indices) -> Receipt:
         """Subtract the examples at `indices` (positions in what was fitted)."""
         started = time.perf_counter()
         rows = rows_to_forget(indices, self._alive)
-        counts, sums, squares = self._sums(rows, len(self.counts))
-        self.counts, self.sums, self.squares = self.counts - counts, self.sums - sums, self.squares - squares
+        counts = np.bincount(self._labels[rows], minlength=len(self.counts))
+        self.counts = self.counts - counts
+        self._sums -= self._added(rows, slice(None))
+        self._held -= (_fixed_point.exponents(self._x[rows]) == self._top).sum(0)
         self._alive[rows] = False
         self._x[rows] = 0
-        touched = {"rows": len(rows), "classes": int((counts > 0).sum())}
+        finer = np.flatnonzero(self._held == 0)  # the largest values of these features are gone
+        self._measure(finer)
+        touched = {"rows": len(rows), "classes": int((counts > 0).sum()), "features measured anew": len(finer)}
         return Receipt(Cost(seconds=time.perf_counter() - started), touched, EXACT)
 
     def means(self) -> np.ndarray:
         """mu_c [classes, features]; nan for a class without examples."""
         with np.errstate(invalid="ignore"):
-            return self.sums / self.counts[:, None] * self._unit
+            return self._sums[0] / self.counts[:, None] * self._units()
 
     def logits(self, images) -> torch.Tensor:
         """float32 [n, classes]."""
-        x = fixed_point(images, self._unit)[0] * self._unit
-        return to_logits(self._score(x, self.means()))
+        return to_logits(self._score(matrix(images, self._x.shape[1]), self.means()))
 
     def _score(self, x: np.ndarray, means: np.ndarray) -> np.ndarray:
         out = np.full((len(x), len(means)), -np.inf)
@@ -87,29 +75,53 @@ class NearestMean:
             out[:, c] = -((x - means[c]) ** 2).sum(1)
         return out
 
-    def _sums(self, rows: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        x, labels = self._x[rows], self._labels[rows]
-        members = [x[labels == c] for c in range(classes)]
-        sums = np.stack([part.sum(0) for part in members])
-        return np.bincount(labels, minlength=classes), sums, np.stack([(part**2).sum(0) for part in members])
+    def _units(self) -> np.ndarray:
+        return np.ldexp(1.0, self._top - BITS)
+
+    def _measure(self, features: np.ndarray) -> None:
+        """Exponent and sums of these features, from the examples that remain."""
+        rows = np.flatnonzero(self._alive)
+        found = _fixed_point.exponents(self._x[np.ix_(rows, features)])
+        self._top[features] = found.max(0)
+        self._held[features] = (found == self._top[features]).sum(0)
+        self._sums[:, :, features] = self._added(rows, features)
+
+    def _added(self, rows: np.ndarray, features) -> np.ndarray:
+        """What `rows` add to S, and to the high and the low 31 bits of Q: int64 [3, classes, features]."""
+        codes = _fixed_point.codes(self._x[rows][:, features], self._top[features], BITS)
+        squares = codes**2
+        terms = np.stack([codes, squares >> BITS, squares & (2**BITS - 1)])
+        return np.stack([terms[:, self._labels[rows] == c].sum(1) for c in range(len(self.counts))], 1)
 
 
 @dataclass
 class NaiveBayes(NearestMean):
     """Gaussian naive Bayes: logits log(n_c / n) + sum_j log N(x_j; mu_cj, Q_cj / n_c - mu_cj^2 + floor).
 
-    `floor` is added to every variance. It is a constant, not a multiple of the data's largest variance, because that
-    would have to forget as well.
+    floor   added to every variance; None: `SHARE` of the largest variance that a feature has over all classes, which
+            is taken from the same sums, and so forgets with them
     """
 
-    floor: float = 1e-3
+    floor: float | None = None
+
+    SHARE = 0.005
 
     def variances(self) -> np.ndarray:
         """[classes, features] with the floor; nan for a class without examples. Never below the floor."""
-        n = self.counts[:, None].astype(object)  # n Q - S^2 in Python integers: exact, hence at least 0
-        spread = (n * self.squares.astype(object) - self.sums.astype(object) ** 2).astype(np.float64)
+        if self.floor is not None and not 0 < self.floor < np.inf:
+            raise ValueError(f"floor must be a finite number above 0, or None, not {self.floor!r}")
+        within = self._spread(self.counts[:, None], self._sums)
+        if self.floor is not None:
+            return within + self.floor
+        largest = self._spread(self.counts.sum(), self._sums.sum(1)).max()
+        return within + (self.SHARE * largest or 1.0)  # all examples are equal: any floor will do
+
+    def _spread(self, n, sums: np.ndarray) -> np.ndarray:
+        """Q / n - (S / n)^2 from (n Q - S^2) / n^2 in Python's integers: exact, hence at least 0."""
+        s, high, low = sums.astype(object)
+        spread = (np.asarray(n).astype(object) * (high * 2**BITS + low) - s**2).astype(np.float64)
         with np.errstate(invalid="ignore"):
-            return spread / self.counts[:, None].astype(np.float64) ** 2 * self._unit**2 + self.floor
+            return spread / np.asarray(n, dtype=np.float64) ** 2 * self._units() ** 2
 
     def _score(self, x: np.ndarray, means: np.ndarray) -> np.ndarray:
         variances = self.variances()

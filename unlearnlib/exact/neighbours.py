@@ -1,8 +1,9 @@
 """k nearest neighbours: the model is the data, so forgetting is striking rows out.
 
-Squared distances are computed in fixed point (see `naive_bayes`), where they are exact integers. They depend neither on
-how the examples are batched nor on which others are stored; equal distances are ordered by position. The votes after
-any deletions are therefore bit-identical to those of a fresh fit.
+Squared distances are computed in fixed point (see `_fixed_point`), where they are exact integers: they depend neither
+on how the examples are batched nor on the order in which terms are added. The unit follows the largest value among the
+remaining examples and the query; equal distances are ordered by position. The votes after any deletions are therefore
+bit-identical to those of a fresh fit.
 """
 
 import time
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unlearnlib.exact._inputs import class_labels, rows_to_forget, to_logits
-from unlearnlib.exact.naive_bayes import LIMIT, fixed_point
+from unlearnlib.exact import _fixed_point
+from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 
 EXACT = Certificate("exact", "a search among the remaining examples; the votes are bit-identical")
@@ -20,7 +21,7 @@ BLOCK = 512  # queries at a time
 
 
 @dataclass
-class NearestNeighbours:
+class NearestNeighbours(Fitted):
     """Votes of the `k` nearest examples (all of them if fewer remain); logits log((votes / k + s) / (1 + s classes)).
 
     k          neighbours
@@ -40,13 +41,7 @@ class NearestNeighbours:
         """Store features `x` [n, ...] and class labels [n]."""
         if self.k < 1:
             raise ValueError(f"k must be at least 1, not {self.k}")
-        stored, self._unit = fixed_point(x)
-        self._labels, self._classes = class_labels(labels, self.n_classes)
-        if len(stored) != len(self._labels):
-            raise ValueError(
-                f"x must have one label for each row; got {len(stored)} rows and {len(self._labels)} labels"
-            )
-        self._x = _exact(stored)
+        self._x, self._labels, self._classes = labelled(x, labels, self.n_classes)
         self._alive = np.ones(len(self._labels), dtype=bool)
         return self
 
@@ -60,29 +55,26 @@ class NearestNeighbours:
 
     def neighbours(self, images) -> np.ndarray:
         """Positions of the nearest examples of each image, nearest first: int64 [n, k]."""
-        queries = _exact(fixed_point(images, self._unit)[0])
+        queries = matrix(images, self._x.shape[1])
         alive = np.flatnonzero(self._alive)
-        stored = self._x[alive]
-        norms = (stored**2).sum(1)
         k = min(self.k, len(alive))
         found = np.empty((len(queries), k), dtype=np.int64)
-        for start in range(0, len(queries), BLOCK):
-            part = queries[start : start + BLOCK]
-            distances = norms - 2 * (part @ stored.T)  # |x - z|^2 - |x|^2, an exact integer in float64
-            cut = np.partition(distances, k - 1, axis=1)[:, k - 1]
-            for i, row in enumerate(distances):
-                near = np.flatnonzero(row <= cut[i])  # with ties, in order of position
-                found[start + i] = near[np.argsort(row[near], kind="stable")[:k]]
+        exponent = np.maximum(_fixed_point.exponents(queries).max(1), _fixed_point.exponents(self._x[alive]).max())
+        bits = (50 - (queries.shape[1] - 1).bit_length()) // 2  # then distances stay below 2^53
+        for e in np.unique(exponent):  # one, unless a query has larger values than all examples
+            stored = _fixed_point.codes(self._x[alive], e, bits).astype(np.float64)
+            norms = (stored**2).sum(1)
+            asked = np.flatnonzero(exponent == e)
+            for part in np.array_split(asked, -(-len(asked) // BLOCK)):
+                coded = _fixed_point.codes(queries[part], e, bits).astype(np.float64)
+                distances = norms - 2 * (coded @ stored.T)  # |x - z|^2 - |x|^2, an exact integer in float64
+                cut = np.partition(distances, k - 1, axis=1)[:, k - 1]
+                for i, row in enumerate(distances):
+                    near = np.flatnonzero(row <= cut[i])  # with ties, in order of position
+                    found[part[i]] = near[np.argsort(row[near], kind="stable")[:k]]
         return alive[found]
 
     def logits(self, images) -> torch.Tensor:
         """float32 [n, classes]."""
         votes = np.eye(self._classes)[self._labels[self.neighbours(images)]].mean(1)
         return to_logits(np.log((votes + self.smoothing) / (1 + self.smoothing * self._classes)))
-
-
-def _exact(codes: np.ndarray) -> np.ndarray:
-    """Integer codes as float64, after checking that products of rows are exact."""
-    if 4 * int(np.abs(codes).max(initial=0)) ** 2 * codes.shape[1] >= LIMIT:
-        raise ValueError("features are too large for exact distances: scale them to about [-1, 1]")
-    return codes.astype(np.float64)

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 import torch
+from scipy.linalg.blas import dgemm
 
-from unlearnlib.exact._inputs import class_labels, coded, matrix, pixels, rows_to_forget, to_logits
+from unlearnlib.data import doors
+from unlearnlib.exact._inputs import Fitted, coded, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.training import models
 
@@ -32,7 +34,7 @@ WORST_CONDITION = 1e12
 
 
 @dataclass
-class Ridge:
+class Ridge(Fitted):
     """Least squares on one-hot or signed class targets, or on any targets.
 
     lam        penalty, at least 0; 0 raises ValueError where the columns of X are dependent
@@ -50,22 +52,25 @@ class Ridge:
 
     def fit(self, examples) -> "Ridge":
         """Fit to flattened `examples.images` (uint8 divided by 255) and `examples.labels`."""
-        return self.fit_arrays(matrix(examples.images), examples.labels)
+        return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, labels) -> "Ridge":
         """Fit to features `x` [n, d] and class labels [n]."""
-        labels, classes = class_labels(labels, self.n_classes)
+        x, labels, classes = labelled(x, labels, self.n_classes)
         return self.fit_targets(x, coded(labels, classes, self.targets))
 
     def fit_targets(self, x, targets) -> "Ridge":
         """Fit to features `x` [n, d] and real targets [n] or [n, m]."""
-        if not self.lam >= 0:
-            raise ValueError(f"lam must be at least 0, not {self.lam}")
-        t = np.asarray(targets, dtype=np.float64)
-        self._t = t[:, None] if t.ndim == 1 else t.copy()
-        self._x = self._extend(x)
-        if self._x.ndim != 2 or len(self._x) != len(self._t):
-            raise ValueError(f"x must be [n, d] with one label or target for each row; got {np.shape(x)} and {t.shape}")
+        if not 0 <= self.lam < np.inf:
+            raise ValueError(f"lam must be a finite number of at least 0, not {self.lam}")
+        t = np.array(targets, dtype=np.float64)
+        t = t[:, None] if t.ndim == 1 else t
+        rows = self._extend(matrix(x))
+        if t.ndim != 2 or len(rows) != len(t) or not len(t) or not np.isfinite(t).all():
+            raise ValueError(
+                f"give one label or finite target for each row; got {len(rows)} rows and targets {t.shape}"
+            )
+        self._x, self._t = rows, t
         self._alive = np.ones(len(self._t), dtype=bool)
         self.refreshes = -1
         self._install(*self._solve(self._alive))
@@ -92,15 +97,15 @@ class Ridge:
 
     def logits(self, images) -> torch.Tensor:
         """x theta for flattened `images`: float32 [n, m]."""
-        return to_logits(self.predict(matrix(images)))
+        return to_logits(self.predict(images))
 
     def predict(self, x) -> np.ndarray:
         """x theta for features `x` [n, d]: float64 [n, m]."""
-        return self._extend(x) @ self.theta
+        return self._extend(matrix(x, self._x.shape[1] - self.intercept)) @ self.theta
 
     def hat(self, indices) -> np.ndarray:
         """H = X_S A^-1 X_S' [k, k] of the rows S at `indices`; its diagonal holds their leverages."""
-        rows = np.atleast_1d(np.asarray(indices))
+        rows = doors.positions(indices, len(self._alive), distinct=False).numpy()
         if not self._alive[rows].all():
             raise ValueError("some of these rows were forgotten: ask for the others")
         return self._x[rows] @ self._inverse @ self._x[rows].T
@@ -122,11 +127,8 @@ class Ridge:
         """e_i / (1 - h_ii) [n, m]: the error at row i of the model fitted without it."""
         return self.residuals() / (1 - self.leverages()[:, None])
 
-    def _extend(self, x) -> np.ndarray:
-        x = np.array(x, dtype=np.float64)
-        if not np.isfinite(x).all():
-            raise ValueError("features must be finite; impute or clip them first")
-        return np.column_stack([x, np.ones(len(x))]) if self.intercept else x
+    def _extend(self, x: np.ndarray) -> np.ndarray:
+        return np.column_stack([x, np.ones(len(x))]) if self.intercept else x.copy()
 
     def _solve(self, alive: np.ndarray) -> tuple:
         """(A, X'T, A^-1, theta) from the rows in `alive`; ValueError if A is singular to working precision."""
@@ -151,33 +153,39 @@ class Ridge:
         self.drift = self._subtracted = 0.0
         self.refreshes += 1
 
-    def _step(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(theta - theta_-S, A^-1 X_S', (I - H)^-1); ValueError if the deletion makes A singular."""
+    def _step(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """theta - theta_-S, and R with A_-S^-1 = A^-1 + R R'; ValueError if the deletion makes A singular."""
         x = self._x[rows]
         reach = self._inverse @ x.T
         values, vectors = np.linalg.eigh(np.eye(len(rows)) - x @ reach)
         if values[0] < 1 / WORST_CONDITION:
             raise ValueError("without these rows the solution is not determined: raise lam or keep one of them")
-        release = (vectors / values) @ vectors.T
-        return reach @ (release @ (self._t[rows] - x @ self.theta)), reach, release
+        root = (reach @ vectors) / np.sqrt(values)
+        return root @ ((vectors / np.sqrt(values)).T @ (self._t[rows] - x @ self.theta)), root
 
     def _downdate(self, rows: np.ndarray) -> tuple:
         """The state without `rows`, and an estimate of the relative error of its theta.
 
         The estimate is the Newton correction |A^-1 (X'T - A theta)| / |theta| with the downdated A and X'T, plus a
-        bound on what rounding in their own downdates can have done so far: eps |A^-1| (|A| |theta| + |X'T|) for each.
+        bound on what rounding in their own downdates can have done so far: eps |A^-1| (|A| |theta| + |X'T|) for each,
+        with the norms of rows for |theta| and |X'T|, which is no smaller.
         """
         x, t = self._x[rows], self._t[rows]
-        step, reach, release = self._step(rows)
-        rounding = np.abs(self._inverse) @ (np.abs(self.gram) @ np.abs(self.theta) + np.abs(self._moment))
-        gram, moment = self.gram - x.T @ x, self._moment - x.T @ t
-        inverse = self._inverse + reach @ release @ reach.T
-        inverse = (inverse + inverse.T) / 2
+        step, root = self._step(rows)
+        lengths = np.linalg.norm(self.theta, axis=1), np.linalg.norm(self._moment, axis=1)
+        rounding = np.abs(self._inverse) @ (np.abs(self.gram) @ lengths[0] + lengths[1])
+        gram, moment = _plus(self.gram, x.T, -1.0), self._moment - x.T @ t
+        inverse = _plus(self._inverse, root, 1.0)
         theta = self.theta - step
         size = max(np.linalg.norm(theta), 1e-300)
         subtracted = self._subtracted + np.finfo(float).eps * np.linalg.norm(rounding) / size
         correction = np.linalg.norm(inverse @ (moment - gram @ theta)) / size
         return gram, moment, inverse, theta, subtracted, correction + subtracted
+
+
+def _plus(symmetric: np.ndarray, factor: np.ndarray, sign: float) -> np.ndarray:
+    """symmetric + sign factor factor' as a new array, in one pass: numpy's own expression takes four."""
+    return dgemm(sign, factor, factor, 1.0, np.array(symmetric.T, order="F"), trans_b=True, overwrite_c=True).T
 
 
 class LinearHead:
@@ -194,7 +202,7 @@ class LinearHead:
 
     def features(self, images) -> np.ndarray:
         """Features [n, d], float64."""
-        images = pixels(images)
+        images = doors.pixels(images)
         network = isinstance(self.extractor, torch.nn.Module)
         found = models.features(self.extractor, images) if network else self.extractor(images)
         return matrix(found)

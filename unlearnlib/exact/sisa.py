@@ -6,6 +6,9 @@ of its own, trained in R stages:
     cumulative    stage r trains on slices 1..r        (as published; 2E / (R + 1) epochs a stage equal E in all)
     incremental   stage r trains on slice r alone      (E epochs a stage)
 
+Where 2E / (R + 1) is no whole number a stage begins within an epoch, and ends with whole ones: they are counted in
+optimiser steps, and what one stage rounds off the next one makes up, so that a shard makes E passes to half a step.
+
 Before every stage the shard keeps a checkpoint of its network and its optimiser. When points of slice r are deleted,
 the shard goes back to the checkpoint before stage r and trains on from there without them. All other shards stay as
 they are. Bourtoule et al. 2021, arXiv 1912.03817.
@@ -23,15 +26,19 @@ deletion is exact up to rounding, that is in law.
 
 import contextlib
 import copy
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from unlearnlib import seeding
+from unlearnlib.data import doors
+from unlearnlib.data.examples import Examples
+from unlearnlib.exact._inputs import Fitted
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.training import cluster as machines
 from unlearnlib.training.batches import Batch
@@ -71,14 +78,14 @@ class _Work:
     examples: object
     start: _Checkpoint
     stages: tuple[_Stage, ...]
-    recipe: Recipe  # its epochs are those of a stage
+    recipe: Recipe
 
 
-class Sisa:
+class Sisa(Fitted):
     """`fit(examples)`, `forget(indices) -> Receipt`, `logits(images)`; `plan(indices)` says beforehand what is hit.
 
     build        seed -> an untrained network
-    recipe       of each stage; its `epochs` are the E of the module docstring, the passes over a shard in all
+    recipe       its `epochs` are the E of the module docstring, the passes over a shard in all
     shards       S >= 1
     slices       R >= 1
     slicing      "cumulative" or "incremental"
@@ -88,6 +95,8 @@ class Sisa:
     cluster      address ("tcp://...") or scheduler file of a dask cluster to train shards on instead
     stacked      train shards here as one stacked network, where the architecture allows it (see above)
     """
+
+    _ledger = "_present"
 
     def __init__(
         self,
@@ -118,28 +127,27 @@ class Sisa:
 
     def fit(self, examples, without: Sequence[int] | Tensor = ()) -> "Sisa":
         """Train on `examples`, but for the positions in `without`, which are then as if they had been forgotten."""
-        if len(examples) < self.shards * self.slices:
-            raise ValueError(f"{len(examples)} examples cannot fill {self.shards} shards of {self.slices} slices")
+        examples = Examples.of(examples)
         n = len(examples)
+        if n < self.shards * self.slices:
+            raise ValueError(f"{n} examples cannot fill {self.shards} shards of {self.slices} slices: use fewer")
+        present = doors.present(n, without)
         order = torch.randperm(n, generator=seeding.generator(self.seed, "assignment"))
         place = torch.empty(n, dtype=torch.int64)
         place[order] = torch.arange(n)
         self._examples = examples
         self._shard, self._slice = place % self.shards, (place // self.shards) % self.slices
-        self._present = torch.ones(n, dtype=torch.bool)
-        self._present[torch.as_tensor(without, dtype=torch.int64)] = False
-        self._checkpoints: list[list[_Checkpoint]] = [[] for _ in range(self.shards)]
-        self._networks: list[nn.Module | None] = [None] * self.shards
+        self._present = present
         started = time.perf_counter()
-        for shard in range(self.shards):
-            self._checkpoints[shard] = [_Checkpoint(self.build(self._number(shard)), None)]
+        self._checkpoints = [[_Checkpoint(self.build(self._number(shard)), None)] for shard in range(self.shards)]
+        self._networks: list[nn.Module | None] = [None] * self.shards
         work = self._train(dict.fromkeys(range(self.shards), 0))
         self.cost = Cost(time.perf_counter() - started, work)
         return self
 
     def plan(self, indices) -> pd.DataFrame:
         """What deleting `indices` will touch: shard, first stage, stages, and gradient evaluations until then."""
-        index = self._checked(indices)
+        index = doors.deletion(indices, self._present)
         kept = self._present.clone()
         kept[index] = False
         rows = []
@@ -150,11 +158,8 @@ class Sisa:
         return pd.DataFrame(rows, columns=["shard", "first stage", "stages", "gradient evaluations"])
 
     def forget(self, indices) -> Receipt:
-        """Delete the points at `indices` (positions in the fitted examples) and retrain what they had touched.
-
-        Raises ValueError on a position that is out of range, given twice, or already deleted.
-        """
-        index = self._checked(indices)
+        """Delete the points at `indices` and retrain what they had touched. Raises as `doors.deletion` does."""
+        index = doors.deletion(indices, self._present)
         plan, started = self.plan(index), time.perf_counter()
         self._present[index] = False
         try:
@@ -176,7 +181,8 @@ class Sisa:
 
     def shard_logits(self, images) -> Tensor:
         """What the single shards answer: float32 [shards, n, classes]. Who sees it learns who is in which shard."""
-        return torch.stack([predict(network, images) for network in self._networks])
+        pixels = doors.pixels(images, shape=self._examples.shape)
+        return torch.stack([predict(network, pixels) for network in self._networks])
 
     def weigh(self, examples) -> Tensor:
         """Fit the weights of "weighted" to held-out examples: convex, of least cross-entropy (by EM, to 1e-6).
@@ -197,40 +203,29 @@ class Sisa:
         self.weights = weights.float()
         return self.weights
 
-    def _checked(self, indices) -> Tensor:
-        index = torch.as_tensor(indices, dtype=torch.int64).flatten()
-        n = len(self._present)
-        if len(index) == 0 or int(index.min()) < 0 or int(index.max()) >= n:
-            raise ValueError(f"give positions between 0 and {n - 1}, at least one")
-        if len(index.unique()) < len(index) or not bool(self._present[index].all()):
-            raise ValueError("a point can be deleted once: some of these positions repeat or are gone already")
-        return index
-
-    def _number(self, shard: int, *more: int) -> int:
-        """A seed for a shard (and stage) of this learner."""
+    def _number(self, shard: int, *more: int) -> int:  # a seed for a shard (and stage) of this learner
         return int(torch.randint(2**62, (1,), generator=seeding.generator(self.seed, "shard", shard, *more)))
 
     def _members(self, shard: int, stage: int, present: Tensor) -> Tensor:
         inside = self._slice <= stage if self.slicing == "cumulative" else self._slice == stage
         return (present & inside & (self._shard == shard)).nonzero().flatten()
 
-    def _epochs(self) -> int:
-        epochs = self.recipe.epochs
-        return max(1, round(2 * epochs / (self.slices + 1))) if self.slicing == "cumulative" else epochs
-
     def _steps(self, shard: int, stage: int, present: Tensor) -> tuple[int, int]:
         """Optimiser steps of a stage, and the gradient evaluations that they take."""
-        n = len(self._members(shard, stage, present))
-        if n == 0:
-            return 0, 0
-        size = min(n, self.recipe.batch_size)
-        return self._epochs() * (n // size), self._epochs() * (n // size) * size
+        held = torch.bincount(self._slice[present & (self._shard == shard)], minlength=self.slices)
+        sizes = (held.cumsum(0) if self.slicing == "cumulative" else held)[: stage + 1].tolist()
+        batches = [n // min(n, self.recipe.batch_size) if n else 0 for n in sizes]  # in an epoch, all of them whole
+        part, whole = (2, self.slices + 1) if self.slicing == "cumulative" else (1, 1)
+
+        def due(stages: int) -> int:
+            """Steps until the end of that many stages: the nearest integer to E part / whole times their batches."""
+            return (2 * self.recipe.epochs * part * sum(batches[:stages]) + whole) // (2 * whole)
+
+        steps = due(stage + 1) - due(stage)
+        return steps, steps * min(sizes[stage], self.recipe.batch_size)
 
     def _train(self, first: Mapping[int, int]) -> int:
-        """Train each shard in `first` from the stage that it names on; returns the gradient evaluations.
-
-        If one fails, none is changed.
-        """
+        """Train each shard in `first` from the stage that it names on, or none; returns the gradient evaluations."""
         works = {shard: self._work(shard, stage) for shard, stage in first.items()}
         for shard, ends in dict(self._ended(works)).items():
             *middle, last = ends
@@ -245,8 +240,7 @@ class Sisa:
             steps, _ = self._steps(shard, stage, self._present)
             size = min(len(members), self.recipe.batch_size)
             stages.append(_Stage(members, self._number(shard, stage), steps, size))
-        recipe = replace(self.recipe, epochs=self._epochs())
-        return _Work(self._examples, self._checkpoints[shard][first], tuple(stages), recipe)
+        return _Work(self._examples, self._checkpoints[shard][first], tuple(stages), self.recipe)
 
     def _ended(self, works: Mapping[int, _Work]) -> Iterator[tuple[int, list[_Checkpoint]]]:
         """(shard, its checkpoints after each stage) for each shard, wherever they are trained."""
@@ -273,12 +267,17 @@ def _job(work: _Work, _needs: Mapping) -> list[_Checkpoint]:
 def _batches(work: _Work, stage: _Stage) -> Iterator[Batch]:
     """Shuffled passes in which the order of any two examples does not depend on which others are there."""
     rng, labels = seeding.generator(stage.number, "order"), work.examples.labels
-    for _ in range(work.recipe.epochs):
-        keys = torch.rand(len(labels), generator=rng, dtype=torch.float64)[stage.members]
-        order = stage.members[keys.argsort(stable=True)]
-        for start in range(0, len(order) - stage.size + 1, stage.size):
-            index = order[start : start + stage.size]
-            yield Batch(index, labels[index])
+
+    def passes() -> Iterator[Batch]:
+        while True:
+            keys = torch.rand(len(labels), generator=rng, dtype=torch.float64)[stage.members]
+            order = stage.members[keys.argsort(stable=True)]
+            for start in range(0, len(order) - stage.size + 1, stage.size):
+                index = order[start : start + stage.size]
+                yield Batch(index, labels[index])
+
+    skipped = -stage.steps % max(1, len(stage.members) // max(1, stage.size))
+    return itertools.islice(passes(), skipped, skipped + stage.steps)
 
 
 def _trained(work: _Work) -> list[_Checkpoint]:

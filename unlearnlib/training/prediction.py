@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from unlearnlib.data import doors
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import device_of, evaluating
 from unlearnlib.training.precision import lowered
@@ -13,30 +14,30 @@ _BLOCK = 256  # pictures whose activations fit the cache of a processor
 def predict(model: nn.Module, examples, *, batch_size: int = 1024, tally: Tally | None = None) -> Tensor:
     """Logits float32 [N, classes] on the CPU, in eval mode; the model is left in the mode it was in.
 
-    `examples` is an Examples, or pixels [N, C, H, W]. A model in half precision is given half-precision pixels. In the
-    fast mode a float32 model computes in mixed precision where that is faster.
+    `examples` is an Examples, or pixels [N, C, H, W] as `doors.pixels` takes them; none give [0, classes]. A model in
+    half precision is given half-precision pixels. In the fast mode a float32 model computes in mixed precision where
+    that is faster.
     """
     device = device_of(model)
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    images = examples if isinstance(examples, Tensor) else None
-    n = len(examples)
+    images = doors.as_tensor(examples)
+    n = len(images)
 
     def pixels(start: int, stop: int) -> Tensor:
-        index = torch.arange(start, min(stop, n))
-        found = images[index] if images is not None else examples.pixels(index)
-        return found.to(device=device, dtype=dtype)
+        found = doors.pixels(images[start:stop], device=device)
+        return (found if n else found.new_zeros(1, *found.shape[1:])).to(dtype)
 
     parts = []
     with torch.no_grad(), evaluating(model):
         lower = n >= _BLOCK and lowered("auto", model, pixels(0, _BLOCK), backward=False)
         size, layout = (_BLOCK, torch.channels_last) if lower else (batch_size, torch.contiguous_format)
-        for start in range(0, n, size):
+        for start in range(0, max(n, 1), size):
             block = pixels(start, start + size).to(memory_format=layout)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
                 parts.append(model(block).float().cpu())
     if tally is not None:
         tally.forward_evaluations += n
-    return torch.cat(parts)
+    return torch.cat(parts)[:n]
 
 
 def accuracy(model: nn.Module, examples) -> float:
