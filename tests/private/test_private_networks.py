@@ -10,7 +10,7 @@ from torch import nn
 
 from unlearnlib import seeding
 from unlearnlib.private import networks
-from unlearnlib.private.networks import check_separable, clipped_gradients, network_logits
+from unlearnlib.private.networks import check_separable, clipped_gradients
 
 
 class Shared(nn.Module):
@@ -170,16 +170,6 @@ def test_nothing_is_left_on_the_model(case):
     assert model.training and all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules())
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
-
-
-def test_network_logits_restores_modes_and_reads_bytes(case):
-    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3))
-    model.train()
-    model[1].eval()
-    images = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
-    first = network_logits(model, images, batch=2)
-    assert torch.equal(first, network_logits(model, images / 255, batch=2)) and not first.requires_grad
-    assert model.training and not model[1].training
 
 
 def test_batchnorm_is_refused():

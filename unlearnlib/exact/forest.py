@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from unlearnlib.data.examples import Examples
 from unlearnlib.exact import _tree
 from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
@@ -78,6 +79,7 @@ class DareForest(Fitted):
 
     def fit(self, examples) -> "DareForest":
         """Grow the forest on `examples.images` (flattened) and `examples.labels`."""
+        examples = Examples.of(examples)
         return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, y) -> "DareForest":

@@ -18,6 +18,7 @@ import scipy.linalg
 import torch
 from scipy.spatial.distance import cdist
 
+from unlearnlib.data.examples import Examples
 from unlearnlib.exact._inputs import Fitted, coded, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 
@@ -45,6 +46,7 @@ class KernelRidge(Fitted):
 
     def fit(self, examples) -> "KernelRidge":
         """Fit to flattened `examples.images` (uint8 divided by 255) and `examples.labels`."""
+        examples = Examples.of(examples)
         return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, labels) -> "KernelRidge":

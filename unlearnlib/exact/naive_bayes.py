@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unlearnlib.data.examples import Examples
 from unlearnlib.exact import _fixed_point
 from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
@@ -32,6 +33,7 @@ class NearestMean(Fitted):
 
     def fit(self, examples) -> "NearestMean":
         """Add up `examples.images` by `examples.labels`."""
+        examples = Examples.of(examples)
         return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, labels) -> "NearestMean":

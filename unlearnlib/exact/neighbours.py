@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unlearnlib.data.examples import Examples
 from unlearnlib.exact import _fixed_point
 from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
@@ -35,6 +36,7 @@ class NearestNeighbours(Fitted):
 
     def fit(self, examples) -> "NearestNeighbours":
         """Store `examples.images` and `examples.labels`."""
+        examples = Examples.of(examples)
         return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, labels) -> "NearestNeighbours":

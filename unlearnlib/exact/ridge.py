@@ -25,6 +25,7 @@ import torch
 from scipy.linalg.blas import dgemm
 
 from unlearnlib.data import doors
+from unlearnlib.data.examples import Examples
 from unlearnlib.exact._inputs import Fitted, coded, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.training import models
@@ -52,6 +53,7 @@ class Ridge(Fitted):
 
     def fit(self, examples) -> "Ridge":
         """Fit to flattened `examples.images` (uint8 divided by 255) and `examples.labels`."""
+        examples = Examples.of(examples)
         return self.fit_arrays(examples.images, examples.labels)
 
     def fit_arrays(self, x, labels) -> "Ridge":
@@ -199,16 +201,19 @@ class LinearHead:
     def __init__(self, extractor: torch.nn.Module | Callable, ridge: Ridge | None = None):
         self.extractor = extractor
         self.ridge = ridge or Ridge()
+        self._shape: tuple[int, int, int] | None = None  # of the pictures that it was fitted to
 
     def features(self, images) -> np.ndarray:
         """Features [n, d], float64."""
-        images = doors.pixels(images)
         network = isinstance(self.extractor, torch.nn.Module)
-        found = models.features(self.extractor, images) if network else self.extractor(images)
-        return matrix(found)
+        dtype = next((p.dtype for p in self.extractor.parameters()), None) if network else None
+        images = doors.pixels(images, shape=self._shape, dtype=dtype)
+        return matrix(models.features(self.extractor, images) if network else self.extractor(images))
 
     def fit(self, examples) -> "LinearHead":
         """Fit the head to the features of `examples`."""
+        examples = Examples.of(examples)
+        self._shape = examples.shape
         self.ridge.fit_arrays(self.features(examples.images), examples.labels)
         return self
 

@@ -20,9 +20,9 @@ from unlearnlib.private import accounting
 from unlearnlib.private.accounting import Phase, Spent
 from unlearnlib.private.dpsgd import DpSgd
 from unlearnlib.private.learner import check_choice
-from unlearnlib.private.networks import network_logits
 from unlearnlib.store import addresses, cache
 from unlearnlib.training.models import Normalise
+from unlearnlib.training.prediction import predict
 
 NETWORKS = ("linear", "cnn")
 
@@ -58,7 +58,7 @@ class PrivateClassifier:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] float32 of images [n, C, H, W], uint8 or in [0, 1]."""
-        return network_logits(self.model, images)
+        return predict(self.model, images)
 
     def spent(self, delta: float, accountant: str = "pld", conversion: str = "improved") -> Spent:
         """The guarantee for one example."""

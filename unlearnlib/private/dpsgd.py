@@ -32,7 +32,7 @@ from unlearnlib.private import accounting
 from unlearnlib.private.accounting import Phase, Spent
 from unlearnlib.private.learner import BudgetExhausted, Learner, check_choice, check_positive
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.private.networks import check_separable, clipped_gradients, network_logits
+from unlearnlib.private.networks import check_separable, clipped_gradients
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class DpSgd(Learner):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] float32."""
-        return network_logits(self._fitted().model, images)
+        return self._answer(self._fitted().model, images)
 
     def _noise_shape(self, rate: float, steps: int) -> list[tuple[float, int]]:
         """(factor on the noise multiplier, steps) of each stretch: one stretch, or one an epoch if it decays."""

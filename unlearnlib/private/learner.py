@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from unlearnlib import seeding
+from unlearnlib.data import doors
 from unlearnlib.data.examples import Examples
 from unlearnlib.methods.records import Certificate, Cost, Receipt
+from unlearnlib.training.prediction import predict
 
 ON_EXHAUSTED = ("refuse", "retrain")
 
@@ -44,6 +46,7 @@ class Learner:
 
     def fit(self, examples: Examples) -> "Learner":
         """Train on `examples`, forgetting any earlier fit. Returns the learner itself."""
+        examples = Examples.of(examples)
         if len(examples) == 0:
             raise ValueError("fit needs at least one example")
         self.state.__dict__.clear()
@@ -56,10 +59,10 @@ class Learner:
     def forget(self, indices) -> Receipt:
         """Forget the examples at these positions; returns cost, what was touched and what is certified.
 
-        Raises ValueError on a position out of range, given twice or already deleted, and BudgetExhausted.
+        Raises ValueError as `doors.deletion` does, and BudgetExhausted.
         """
         start = time.perf_counter()
-        index = self._checked(indices)
+        index = doors.deletion(indices, self._fitted().alive)
         keep = self.state.alive.clone()
         keep[index] = False
         try:
@@ -82,6 +85,10 @@ class Learner:
         Every certificate names its reference in words; this runs it, so that an audit can compare the two.
         """
         return replace(self, seed=seed).fit(self.retained())
+
+    def _answer(self, model: torch.nn.Module, images) -> Tensor:
+        """Logits [n, classes] float32 of a network for images of the fitted shape."""
+        return predict(model, doors.pixels(images, shape=self._fitted().examples.shape))
 
     def _retrain(self, keep: Tensor) -> int:
         start = time.perf_counter()
@@ -116,25 +123,6 @@ class Learner:
         if not hasattr(self.state, "examples"):
             raise ValueError(f"{type(self).__name__} is not trained yet: call fit(examples) first")
         return self.state
-
-    def _checked(self, indices) -> Tensor:
-        """Positions of alive examples, int64, distinct."""
-        alive = self._fitted().alive
-        index = torch.as_tensor(np.asarray(indices)).flatten()
-        if len(index) == 0:
-            raise ValueError("nothing to forget: give at least one position")
-        if index.dtype == torch.bool or index.is_floating_point():
-            raise ValueError("indices must be integer positions in the fitted examples: use mask.nonzero().flatten()")
-        index = index.long()
-        if int(index.min()) < 0 or int(index.max()) >= len(alive):
-            raise ValueError(f"positions run from 0 to {len(alive) - 1}: {index.tolist()[:5]} is out of range")
-        if len(index.unique()) < len(index):
-            raise ValueError("a position is given twice: pass each example once")
-        if not bool(alive[index].all()):
-            raise ValueError(f"already forgotten: {index[~alive[index]].tolist()[:5]}; pass retained positions only")
-        if len(index) == int(alive.sum()):
-            raise ValueError("this would forget every example: keep at least one")
-        return index
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from unlearnlib.data import doors
 from unlearnlib.private.learner import Learner, check_positive
 
 
@@ -42,12 +43,11 @@ def loss_for(classes: int, one_against_rest: bool = False) -> Loss:
 
 
 def rows(images: Tensor, bias: bool = True) -> Tensor:
-    """Images [n, ...] as float64 rows [n, d], uint8 divided by 255, with a constant 1 if `bias`, ||x|| <= 1.
+    """Images [n, ...] as float64 rows [n, d], read as `doors.pixels` does, with a constant 1 if `bias`, ||x|| <= 1.
 
     Each row is divided by its own norm where that exceeds 1, so one row never depends on another.
     """
-    x = images.detach().cpu().double().flatten(1)
-    x = x / 255 if images.dtype == torch.uint8 else x
+    x = doors.pixels(images).detach().cpu().double().flatten(1)
     x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1) if bias else x
     return x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1)
 
@@ -181,16 +181,22 @@ class LinearLearner(Learner):
         check_positive(lam=self.lam, copies=self.copies)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits [n, classes] float32 of images [n, ...] (uint8 or floating) under the published weights."""
+        """Logits [n, classes] float32 of images [n, ...] under the published weights."""
         if self.copies > 1:
             raise ValueError(f"there are {self.copies} copies: take margins(images), or copies=1")
-        return as_logits(self._fitted().published, rows(images, self.bias)).to(images.device)
+        return as_logits(self._fitted().published, self._rows(images))
 
     def margins(self, images: Tensor) -> Tensor:
         """Log-odds of class 1 against class 0 [n, copies], float64, of a two-class problem."""
         if self._fitted().classes != 2:
             raise ValueError("margins are those of two classes: take logits")
-        return rows(images, self.bias) @ self.state.published
+        return self._rows(images) @ self.state.published
+
+    def _rows(self, images) -> Tensor:
+        x, width = rows(images, self.bias), len(self._fitted().published)
+        if x.shape[1] != width:
+            raise ValueError(f"the learner was fitted to {width - self.bias} features, not {x.shape[1] - self.bias}")
+        return x
 
     def _problem(self, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Rows [n, d] and targets [n, c] of the examples marked by `keep`."""

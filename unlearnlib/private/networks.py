@@ -34,25 +34,6 @@ def check_separable(model: nn.Module) -> None:
         raise ValueError("the network has no trainable parameters")
 
 
-def network_logits(model: nn.Module, images: Tensor, batch: int = 1024) -> Tensor:
-    """Logits [n, classes] float32 in eval mode, uint8 images divided by 255; the mode is restored."""
-    first = next(model.parameters())
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            parts = [_pixels(part, first) for part in images.split(batch)]
-            return torch.cat([model(part).float() for part in parts]).to(images.device)
-    finally:
-        for m, mode in modes:
-            m.training = mode
-
-
-def _pixels(images: Tensor, like: Tensor) -> Tensor:
-    floating = images.to(like.device).to(like.dtype)
-    return floating / 255 if images.dtype == torch.uint8 else floating
-
-
 def clipped_gradients(
     model: nn.Module,
     images: Tensor,

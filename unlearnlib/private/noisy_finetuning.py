@@ -31,7 +31,7 @@ from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import zcdp_rho
 from unlearnlib.private.learner import Learner, check_budget, check_positive
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.private.networks import check_separable, network_logits
+from unlearnlib.private.networks import check_separable
 
 
 def noisy_distance(steps: int, start_clip: float, gradient_clip: float, step_size: float, decay: float) -> float:
@@ -99,7 +99,7 @@ class NoisyFineTuning(Learner):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] float32 of the current model."""
-        return network_logits(self._fitted().model, images)
+        return self._answer(self._fitted().model, images)
 
     def _train(self, keep: Tensor) -> int:
         model = copy.deepcopy(self.train(self.state.examples[keep]))

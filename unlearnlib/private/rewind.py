@@ -31,7 +31,7 @@ from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import gaussian_sigma
 from unlearnlib.private.learner import BudgetExhausted, Learner, check_budget, check_positive
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.private.networks import check_separable, clipped_gradients, network_logits
+from unlearnlib.private.networks import check_separable, clipped_gradients
 
 
 def rewind_distance(
@@ -79,7 +79,7 @@ class RewindToDelete(Learner):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] float32 of the published (noisy) network."""
-        return network_logits(self._fitted().published, images)
+        return self._answer(self._fitted().published, images)
 
     def _train(self, keep: Tensor) -> int:
         state, retained = self.state, self.state.examples[keep]
