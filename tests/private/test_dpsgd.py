@@ -11,6 +11,7 @@ from unlearnlib.private import accounting
 from unlearnlib.private.accounting import Phase
 from unlearnlib.private.dpsgd import AdaptiveClip, DpSgd, PoissonSampler, magnitude_mask
 from unlearnlib.private.learner import BudgetExhausted
+from unlearnlib.training.loop import Diverged
 
 
 def cnn():
@@ -177,6 +178,45 @@ def test_forgetting_is_certified_for_the_group(threes_eights):
     assert second.certificate.epsilon == accounting.group_epsilon(learner.state.phases, 1e-5, 3)
     assert second.certificate.epsilon > 3 * first.certificate.epsilon  # superlinear at fixed delta
     assert "same sample rate" in second.certificate.compared_with and second.cost.gradient_evaluations == 0
+
+
+def test_no_certificate_from_an_approximation(threes_eights):
+    """Certified .753 where the truth is in [4.70, 4.82]."""
+    data = threes_eights[0][:300]
+    learner = DpSgd(linear(), epochs=1, expected_batch=30, noise_multiplier=4.0, accountant="gdp")
+    with pytest.raises(ValueError, match="certifies nothing"):
+        learner.fit(data)
+    with pytest.raises(ValueError, match="certifies nothing"):
+        DpSgd(linear(), expected_batch=30, epsilon=1.0, accountant="gdp").fit(data)
+    whole = DpSgd(linear(), epochs=2, expected_batch=300, noise_multiplier=4.0, accountant="gdp").fit(data)
+    assert whole.forget([0]).certificate.epsilon == pytest.approx(accounting.gdp_epsilon(math.sqrt(2) / 4, 1e-5))
+    assert whole.forget([1]).certificate.epsilon == pytest.approx(accounting.gdp_epsilon(math.sqrt(2) / 2, 1e-5))
+
+
+@pytest.mark.parametrize("adaptive", [None, AdaptiveClip(0.5)])
+def test_the_reference_is_the_mechanism_that_the_certificate_names(threes_eights, adaptive):
+    """On neighbouring data divisor, rate, noise and the noise of the count stay; only the examples differ."""
+    learner = DpSgd(
+        linear(), epochs=2, expected_batch=30, noise_multiplier=2.0, adaptive=adaptive, lr=0.3, momentum=0.5
+    )
+    learner.fit(threes_eights[0][:300]).forget(range(60))
+    other = learner.reference(5)
+    assert other.state.phases == learner.state.phases and len(other.state.examples) == 240
+    same = ("lr", "expected_batch", "clip", "momentum", "adaptive")
+    assert all(getattr(other, name) == getattr(learner, name) for name in same)
+
+
+def test_what_is_not_a_number_is_not_released(threes_eights):
+    with pytest.raises(Diverged, match="not finite"):
+        DpSgd(linear(), epochs=2, expected_batch=50, noise_multiplier=1.0, lr=1e38, clip=1e30).fit(
+            threes_eights[0][:100]
+        )
+    with pytest.raises(ValueError, match="float32 or float64"):
+        DpSgd(linear().half(), noise_multiplier=1.0)
+    with pytest.raises(ValueError, match="keeps statistics"):
+        DpSgd(nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True), cnn()), noise_multiplier=1.0)
+    with pytest.raises(ValueError, match="lr above 0"):
+        DpSgd(linear(), noise_multiplier=1.0, lr=math.nan)
 
 
 def test_exhaustion(threes_eights):

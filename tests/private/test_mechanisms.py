@@ -1,5 +1,6 @@
 """Noise distributions, calibrations and sensitivity bounds."""
 
+import itertools
 import math
 
 import pytest
@@ -62,13 +63,48 @@ def test_noise_norms_of_output_perturbation():
 
 def test_sensitivity_formulas():
     assert mechanisms.erm_sensitivity(100, 0.1, 1.0, "replace") == pytest.approx(2 / 10)
-    assert mechanisms.erm_sensitivity(100, 0.1, 1.0, "delete") == pytest.approx(2 / 9.9)
+    assert mechanisms.erm_sensitivity(100, 0.1, 1.0, "delete") == pytest.approx(2 / 10)
     assert mechanisms.erm_sensitivity(100, 0.1, 1.0, "delete-fixed") == pytest.approx(1 / 10)
-    assert mechanisms.erm_sensitivity(100, 0.1, 3.0, "delete", removed=5) == pytest.approx(30 / 9.5)
+    assert mechanisms.erm_sensitivity(100, 0.1, 3.0, "delete", removed=5) == pytest.approx(30 / 10)
     with pytest.raises(ValueError, match="relation"):
         mechanisms.erm_sensitivity(100, 0.1, relation="remove")
     with pytest.raises(ValueError, match="keep at least one"):
         mechanisms.erm_sensitivity(3, 0.1, removed=3)
+
+
+def test_linear_losses_attain_the_sensitivities_and_none_exceeds_them():
+    """All sign patterns of slopes: loss_i(w) = s_i L w on the line, whose minimiser is -L mean(s)/lam."""
+    lam, lipschitz = 0.3, 2.0
+    for n, k in ((2, 1), (5, 1), (5, 2), (6, 5), (9, 3)):
+        signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=n)), dtype=torch.float64)
+        whole = -lipschitz / lam * signs.mean(1)
+        fewer = -lipschitz / lam * signs[:, k:].mean(1)
+        fixed = -lipschitz / lam * signs[:, k:].sum(1) / n
+        flipped = torch.cat([-signs[:, :k], signs[:, k:]], 1)
+        found = {
+            "delete": whole - fewer,
+            "delete-fixed": whole - fixed,
+            "replace": whole + lipschitz / lam * flipped.mean(1),
+        }
+        for relation, moved in found.items():
+            bound = mechanisms.erm_sensitivity(n, lam, lipschitz, relation, k)
+            assert float(moved.abs().max()) == pytest.approx(bound, rel=1e-12), (n, k, relation)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_no_deletion_from_a_small_hostile_problem_exceeds_the_bound(k):
+    """Brute force: every choice of k of 7 rows of norm 1, with labels that pull apart."""
+    rng = seeding.generator(5, "mechanisms", k)
+    for lam in (0.02, 0.2, 5.0):
+        x = torch.nn.functional.normalize(torch.randn(7, 2, generator=rng, dtype=torch.float64) + 2, dim=1)
+        y = (torch.arange(7) < k).double()[:, None]
+        whole, worst = minimise(loss_for(2), x, y, lam)[0], 0.0
+        for gone in itertools.combinations(range(7), k):
+            keep = torch.ones(7, dtype=torch.bool)
+            keep[list(gone)] = False
+            moved = minimise(loss_for(2), x[keep], y[keep], lam)[0] - whole
+            worst = max(worst, float(torch.linalg.vector_norm(moved)))
+        assert 0.05 < worst / mechanisms.erm_sensitivity(7, lam, removed=k) <= 1
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -36,6 +37,72 @@ class Own(nn.Module):
         return self.head(x.flatten(1) * self.scale)
 
 
+class Elsewhere(nn.Module):
+    """The weight of a layer is used a second time, by a function: the layer's hook sees one of the two."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(64, 64), nn.Linear(64, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.inner(x.flatten(1)))
+        return self.head(F.linear(x, self.inner.weight.T, self.inner.bias))
+
+
+class Bypassed(Elsewhere):
+    """The layer is never called; its weight is."""
+
+    def forward(self, x):
+        return self.head(torch.tanh(F.linear(x.flatten(1), self.inner.weight, self.inner.bias)))
+
+
+class Ignored(Elsewhere):
+    """The layer is called, its output thrown away, and its weight used by a function."""
+
+    def forward(self, x):
+        x = x.flatten(1)
+        self.inner(x)
+        return self.head(torch.tanh(F.linear(x, self.inner.weight, self.inner.bias)))
+
+
+class Penalised(Elsewhere):
+    """A weight enters the output by its norm."""
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.inner(x.flatten(1)))) * (1 + self.head.weight.square().mean())
+
+
+class Tied(Elsewhere):
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(64, 64)
+        self.other.weight = self.inner.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.other(torch.tanh(self.inner(x.flatten(1))))))
+
+
+class Mixing(Elsewhere):
+    """Examples of a batch see each other: only what each gives alone has a norm of its own."""
+
+    def forward(self, x):
+        x = torch.tanh(self.inner(x.flatten(1)))
+        return self.head(x - x.mean(0, keepdim=True) / 2)
+
+
+def hooked():
+    """A hook of the user's doubles a layer's output: what leaves the layer is not what its weights made."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Tanh(), nn.Linear(7, 3))
+    net[1].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    return net
+
+
+def reparametrised():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Tanh(), nn.Linear(7, 3))
+    nn.utils.parametrizations.weight_norm(net[1])
+    return net
+
+
 class Tokens(nn.Module):
     """Linear layers on [B, T, C] and a LayerNorm, as in a transformer."""
 
@@ -64,11 +131,37 @@ def networks_to_check():
     same = nn.Sequential(nn.Conv2d(1, 2, 3, padding="same"), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3))
     frozen = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 3))
     frozen[1].weight.requires_grad_(False)
-    everything = [conv, inplace, same, frozen, Shared(), Own(), Tokens()]
+    everything = [
+        conv,
+        inplace,
+        same,
+        frozen,
+        Shared(),
+        Own(),
+        Tokens(),
+        Elsewhere(),
+        Bypassed(),
+        Ignored(),
+        Penalised(),
+    ]
+    everything += [Tied(), Mixing(), hooked(), reparametrised()]
     return {name: net.double() for name, net in zip(NAMES, everything, strict=True)}
 
 
-NAMES = ["conv", "inplace", "same", "frozen", "shared", "own", "tokens"]
+NAMES = [
+    "conv",
+    "inplace",
+    "same",
+    "frozen",
+    "shared",
+    "own",
+    "tokens",
+    "elsewhere",
+    "bypassed",
+    "ignored",
+    "penalised",
+]
+NAMES += ["tied", "mixing", "hooked", "weight norm"]
 BY_RULES = {"conv", "frozen", "tokens"}
 
 
@@ -95,7 +188,7 @@ def loop(model, images, labels, clip, keep=None):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("rules", [True, False])
+@pytest.mark.parametrize("rules", [None, False])
 def test_equal_to_a_loop(case, name, rules):
     nets, images, labels = case
     model = nets[name]
@@ -172,8 +265,52 @@ def test_nothing_is_left_on_the_model(case):
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
 
 
+class Copied(nn.Module):
+    """A weight kept aside in a list: neither a hook nor functional_call can follow it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(64, 64), nn.Linear(64, 3)
+        self.aside = [self.inner.weight]
+
+    def forward(self, x):
+        return self.head(torch.tanh(F.linear(x.flatten(1), self.aside[0])))
+
+
+class Counting(nn.Module):
+    """A buffer that adds up what it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 3)
+        self.register_buffer("seen", torch.zeros(64))
+
+    def forward(self, x):
+        if self.training:
+            self.seen += x.detach().flatten(1).sum(0).to(self.seen.dtype)
+        return self.head(x.flatten(1))
+
+
+def test_what_cannot_be_followed_is_refused(case):
+    _, images, labels = case
+    with pytest.raises(ValueError, match="miss a part of 'inner.weight'"):
+        clipped_gradients(Copied().double(), images, labels, 1.0)
+    counting = Counting()
+    with pytest.raises(ValueError, match="buffer 'seen'"):
+        clipped_gradients(counting, images.float(), labels, 1.0)
+    assert not counting.seen.any() and counting.training
+    dropped = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+    state = torch.get_rng_state()
+    assert networks.check_gradients(dropped, images, labels) and torch.equal(torch.get_rng_state(), state)
+
+
 def test_batchnorm_is_refused():
     with pytest.raises(ValueError, match="'1' is a BatchNorm"):
         check_separable(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        old = nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(64, 3)))
+    with pytest.raises(ValueError, match="normalised by a hook"):
+        check_separable(old)
     with pytest.raises(ValueError, match="no trainable"):
         check_separable(nn.ReLU())

@@ -1,6 +1,7 @@
 """Private learners and the accounting behind them.
 
-accounting          epsilon of DP-SGD, calibration of noise, groups
+gaussian            one Gaussian, exactly
+accounting          epsilon of DP-SGD, calibration of noise, groups; by one of the `accountants`
 mechanisms          Laplace, Gaussian and gamma-norm noise; sensitivity of regularised losses
 perturbation        OutputPerturbation, ObjectivePerturbation   convex, forgets by doing nothing
 dpsgd               DpSgd                                       any network, forgets by doing nothing
@@ -17,8 +18,9 @@ __getattr__, __dir__, __all__ = _faces.face(
     __name__,
     {
         # accounting
-        "accounting": "Phase Spent calibrate clipping_noise_split epsilon gaussian_delta gaussian_epsilon "
-        "gaussian_sigma gdp_epsilon group_epsilon group_privacy laplace_delta noise_multiplier spent zcdp_rho",
+        "accounting": "Phase Spent calibrate clipping_noise_split epsilon group_epsilon group_privacy noise_multiplier "
+        "spent zcdp_rho",
+        "gaussian": "gaussian_delta gaussian_epsilon gaussian_sigma gdp_epsilon laplace_delta",
         "mechanisms": "classic_sigma erm_sensitivity leave_one_out_distances",
         # trained privately: forgets by doing nothing
         "dpsgd": "AdaptiveClip DpSgd magnitude_mask",

@@ -5,14 +5,11 @@ P(M(D) in S) <= e^epsilon P(M(D') in S) + delta. Everywhere here neighbours diff
 and batches are drawn by Poisson sampling (each example independently with probability `sample_rate`). Fixed-size or
 shuffled batches are another mechanism and are refused.
 
-The composition of subsampled Gaussians is left to maintained accountants:
+The composition of subsampled Gaussians is left to maintained accountants, by name ("pld", "prv", "rdp", "gdp"): what
+each of them is stands in `accountants`. All but "gdp" are upper bounds.
 
-    "pld"  privacy loss distributions, dp-accounting; an upper bound, tight to its grid of 1e-4 (the default)
-    "prv"  privacy random variables, Opacus (Gopi et al. 2021); an upper bound, epsilon within 0.01
-    "rdp"  Renyi DP: the curve of Opacus, which agrees with quadrature to 1e-12 at fractional orders (dp-accounting's
-           is 1e-4 above it there), converted to (epsilon, delta) by `conversion`
-    "gdp"  mu = q sqrt(T (e^{1/sigma^2} - 1)), the central limit for sample_rate q < 1: an approximation, NOT an upper
-           bound; exact, mu = sqrt(T)/sigma, where the sample rate is 1
+By hand, although dp-accounting has them: the search for the noise (half its time, because Renyi DP tells the tight
+accountants where to look) and the conversion (for thousands of orders at once, and Mironov's); the tests compare both.
 """
 
 import functools
@@ -22,36 +19,26 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import log_ndtr
 from scipy.stats import binom
 
-from unlearnlib.private.learner import check_budget, check_choice, check_positive
+from unlearnlib.private import accountants
+from unlearnlib.private.accountants import Phase as Phase
+from unlearnlib.private.accountants import convert as _convert
+from unlearnlib.private.checks import check_budget, check_choice, check_positive
+from unlearnlib.private.gaussian import gaussian_delta as gaussian_delta
+from unlearnlib.private.gaussian import gaussian_epsilon as gaussian_epsilon
+from unlearnlib.private.gaussian import gaussian_sigma as gaussian_sigma
+from unlearnlib.private.gaussian import gdp_epsilon as gdp_epsilon
+from unlearnlib.private.gaussian import laplace_delta as laplace_delta
 
-ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
-CONVERSIONS = ("improved", "mironov")
-ORDERS = (*(1 + k / 10 for k in range(1, 100)), *range(11, 64), *(2**k for k in range(6, 11)))
-_GRID = 1e-4  # spacing of the privacy loss distribution
-
-
-@dataclass(frozen=True)
-class Phase:
-    """`steps` steps of DP-SGD at one noise multiplier (noise std / clip norm) and one Poisson sample rate."""
-
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
-
-    def __post_init__(self):
-        check_positive(noise_multiplier=self.noise_multiplier)
-        if not 0 < self.sample_rate <= 1:
-            raise ValueError(f"sample_rate must lie in (0, 1], not {self.sample_rate!r}: expected batch / examples")
-        if self.steps != int(self.steps) or self.steps < 0:
-            raise ValueError(f"steps must be a whole number, not {self.steps!r}")
+ACCOUNTANTS = tuple(accountants.BY_NAME)
+CONVERSIONS = accountants.CONVERSIONS
+ORDERS = accountants.ORDERS
 
 
 @dataclass(frozen=True)
 class Spent:
-    """A guarantee with everything that it depends on named."""
+    """A guarantee with everything that it depends on named; an approximation, no guarantee, if not `bound`."""
 
     epsilon: float
     delta: float
@@ -59,61 +46,20 @@ class Spent:
     conversion: str
     sampling: str = "Poisson"
     adjacency: str = "add or remove one example"
+    bound: bool = True
+
+    def certified(self) -> float:
+        """epsilon, if it is an upper bound; else ValueError: an approximation certifies nothing."""
+        if not self.bound:
+            raise ValueError(f"{self.accountant!r} is {self.conversion}: it certifies nothing, use 'pld' or 'rdp'")
+        return self.epsilon
 
     def __str__(self) -> str:
+        claim = "-DP" if self.bound else ", approximately and not guaranteed"
         return (
-            f"({self.epsilon:.4g}, {self.delta:g})-DP ({self.adjacency}; {self.sampling} sampling; "
+            f"({self.epsilon:.4g}, {self.delta:g}){claim} ({self.adjacency}; {self.sampling} sampling; "
             f"{self.accountant}, {self.conversion})"
         )
-
-
-# --- one Gaussian -----------------------------------------------------------------------------------------------
-
-
-def gaussian_delta(epsilon: float, sigma: float, sensitivity: float = 1.0) -> float:
-    """Smallest delta of the Gaussian mechanism: Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu), mu = sensitivity/sigma.
-
-    Exact (Balle & Wang 2018, key balle2018).
-    """
-    check_positive(sigma=sigma, sensitivity=sensitivity)
-    mu = sensitivity / sigma
-    first, second = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
-    return float(math.exp(first) * -math.expm1(min(second - first, 0.0)))
-
-
-def gaussian_sigma(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:
-    """Smallest noise std that makes a query of L2 `sensitivity` (epsilon, delta)-DP: the analytic Gaussian mechanism.
-
-    The root of `gaussian_delta(epsilon, sigma, sensitivity) = delta` (key balle2018). Linear in the sensitivity.
-    """
-    check_budget(epsilon, delta)
-    check_positive(sensitivity=sensitivity)
-    low, high = -30.0, 30.0
-    root = brentq(lambda s: gaussian_delta(epsilon, math.exp(s)) - delta, low, high, xtol=1e-14)
-    return math.exp(root) * sensitivity
-
-
-def gaussian_epsilon(sigma: float, delta: float, sensitivity: float = 1.0) -> float:
-    """Smallest epsilon of the Gaussian mechanism at `delta`; a group of k examples has k times the sensitivity."""
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie strictly between 0 and 1, not {delta!r}")
-    if gaussian_delta(0.0, sigma, sensitivity) <= delta:
-        return 0.0
-    mu = sensitivity / sigma
-    high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1  # the bound of concentrated DP, and one more
-    return float(brentq(lambda e: gaussian_delta(e, sigma, sensitivity) - delta, 0.0, high, xtol=1e-12))
-
-
-def gdp_epsilon(mu: float, delta: float, size: int = 1) -> float:
-    """epsilon of mu-GDP at `delta` for a group of `size`: a group of k is k mu-GDP, exactly."""
-    check_positive(mu=mu, size=size)
-    return gaussian_epsilon(1.0, delta, mu * size)
-
-
-def laplace_delta(epsilon: float, scale_epsilon: float) -> float:
-    """delta at `epsilon` of the Laplace mechanism that is (e, 0)-DP, e = `scale_epsilon`: 1 - e^{(epsilon - e)/2}."""
-    check_positive(scale_epsilon=scale_epsilon)
-    return -math.expm1((epsilon - scale_epsilon) / 2) if epsilon < scale_epsilon else 0.0
 
 
 # --- groups -----------------------------------------------------------------------------------------------------
@@ -151,16 +97,19 @@ def group_epsilon(phases: Iterable[Phase], delta: float, size: int) -> float:
         return 0.0
     if size == 1:
         return spent(phases, delta).epsilon
+    without_sampling = gdp_epsilon(accountants.gdp_mu(phases, amplified=False), delta, size)
     if all(p.sample_rate == 1 for p in phases):
-        return gdp_epsilon(_gdp_mu(phases, amplified=False), delta, size)
-    return _mixture_epsilon(tuple(phases), delta, size)
+        return without_sampling
+    return min(without_sampling, _mixture_epsilon(tuple(phases), delta, size))
 
 
 @functools.lru_cache(maxsize=64)
 def _mixture_epsilon(phases: tuple[Phase, ...], delta: float, size: int) -> float:
     from dp_accounting.pld import privacy_loss_distribution as distributions
 
-    grid = max(4e-3, _GRID * size**2)  # losses grow like the square of the group; rounding is upwards
+    grid = max(4e-3, accountants.GRID * size**2)  # losses grow like the square of the group; rounding is upwards
+    if accountants.span(phases, size) / grid > accountants.LARGEST:
+        return math.inf
     counts = np.arange(size + 1)
     whole = None
     try:
@@ -172,9 +121,9 @@ def _mixture_epsilon(phases: tuple[Phase, ...], delta: float, size: int) -> floa
                 value_discretization_interval=grid,
             ).self_compose(phase.steps)
             whole = step if whole is None else whole.compose(step)
-        return float(whole.get_epsilon_for_delta(delta))
+        return max(0.0, float(whole.get_epsilon_for_delta(delta)))
     except ValueError:  # dp-accounting rounds below zero where a large group is in nearly every batch
-        return gdp_epsilon(_gdp_mu(phases, amplified=False), delta, size)  # no sampling at all: an upper bound
+        return math.inf
 
 
 # --- DP-SGD -----------------------------------------------------------------------------------------------------
@@ -238,12 +187,15 @@ def calibrate(
     *,
     conversion: str = "improved",
 ) -> float:
-    """Smallest s, to 2e-4 of its size from above, with `spent(phases(s), delta).epsilon <= epsilon`."""
+    """Smallest s, to 2e-4 of its size from above, with `spent(phases(s), delta).epsilon <= epsilon`.
+
+    ValueError for an accountant that is no upper bound: the noise would not keep what it promises.
+    """
     check_budget(epsilon, delta)
 
     @functools.cache
     def excess(log_s: float) -> float:
-        return spent(phases(math.exp(log_s)), delta, accountant, conversion).epsilon - epsilon
+        return spent(phases(math.exp(log_s)), delta, accountant, conversion).certified() - epsilon
 
     guess = 0.0
     if accountant in ("pld", "prv"):  # tighter and slower than Renyi DP, whose answer is a little above theirs
@@ -288,7 +240,7 @@ def zcdp_rho(epsilon: float, delta: float) -> float:
     def excess(log_rho: float) -> float:
         return _convert(orders, math.exp(log_rho) * orders, delta, "improved") - epsilon
 
-    return math.exp(brentq(excess, -40.0, 30.0, xtol=1e-12))
+    return math.exp(brentq(excess, -40.0, 30.0, xtol=1e-12) - 1e-11)  # rounded to the safe side
 
 
 def _checked_phases(phases: Iterable[Phase]) -> list[Phase]:
@@ -298,61 +250,11 @@ def _checked_phases(phases: Iterable[Phase]) -> list[Phase]:
     return [p for p in phases if p.steps > 0]
 
 
-def _convert(orders: np.ndarray, curve: np.ndarray, delta: float, conversion: str) -> float:
-    if conversion == "mironov":
-        return float(np.nanmin(curve + math.log(1 / delta) / (orders - 1)))
-    bound = curve + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
-    return max(0.0, float(np.nanmin(bound)))
-
-
 @functools.lru_cache(maxsize=256)
 def _spent(phases: tuple[Phase, ...], delta: float, accountant: str, conversion: str) -> Spent:
     """Composition takes a second where an audit asks a thousand times about one run."""
-    value, how = {"pld": _pld, "prv": _prv, "rdp": _rdp, "gdp": _gdp}[accountant](list(phases), delta, conversion)
-    return Spent(float(value), delta, accountant, how)
-
-
-def _pld(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str]:
-    from dp_accounting import dp_event
-    from dp_accounting.pld import PLDAccountant
-
-    accountant = PLDAccountant(value_discretization_interval=_GRID)
-    for p in phases:
-        gaussian = dp_event.GaussianDpEvent(p.noise_multiplier)
-        step = gaussian if p.sample_rate == 1 else dp_event.PoissonSampledDpEvent(p.sample_rate, gaussian)
-        accountant.compose(dp_event.SelfComposedDpEvent(step, p.steps))
-    return accountant.get_epsilon(delta), f"privacy loss distribution on a grid of {_GRID:g}, upper bound"
-
-
-def _prv(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str]:
-    from opacus.accountants import PRVAccountant
-
-    accountant = PRVAccountant()
-    accountant.history = [(p.noise_multiplier, p.sample_rate, p.steps) for p in phases]
-    return accountant.get_epsilon(delta), "privacy random variables, upper bound within 0.01"
-
-
-def _rdp(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str]:
-    from opacus.accountants.analysis.rdp import compute_rdp
-
-    curve = sum(
-        compute_rdp(q=p.sample_rate, noise_multiplier=p.noise_multiplier, steps=p.steps, orders=list(ORDERS))
-        for p in phases
-    )
-    return _convert(np.asarray(ORDERS, dtype=float), curve, delta, conversion), f"{conversion} conversion"
-
-
-def _gdp_mu(phases: list[Phase], amplified: bool) -> float:
-    terms = [
-        p.steps * p.sample_rate**2 * math.expm1(p.noise_multiplier**-2)
-        if amplified and p.sample_rate < 1
-        else p.steps / p.noise_multiplier**2
-        for p in phases
-    ]
-    return math.sqrt(sum(terms))
-
-
-def _gdp(phases: list[Phase], delta: float, conversion: str) -> tuple[float, str]:
-    exact = all(p.sample_rate == 1 for p in phases)
-    how = "Gaussian, exact" if exact else "central limit, an approximation and not a bound"
-    return gdp_epsilon(_gdp_mu(phases, amplified=True), delta), how
+    value, how = accountants.BY_NAME[accountant](list(phases), delta, conversion)
+    if math.isnan(value):
+        raise ValueError(f"{accountant!r} has no answer for these numbers: use 'pld' or 'rdp', or change delta")
+    bound = accountant != "gdp" or all(p.sample_rate == 1 for p in phases)
+    return Spent(max(0.0, float(value)), delta, accountant, how, bound=bound)

@@ -34,7 +34,8 @@ from torch import Tensor
 
 from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import gaussian_delta
-from unlearnlib.private.learner import BudgetExhausted, check_budget, check_positive
+from unlearnlib.private.checks import check_budget, check_positive
+from unlearnlib.private.learner import BudgetExhausted
 from unlearnlib.private.logistic import LinearLearner, errors, gradient, hessian, loss_for, minimise, solve
 from unlearnlib.private.logistic import spectral_norm as spectral
 

@@ -18,8 +18,8 @@ from unlearnlib import seeding
 from unlearnlib.data.examples import Examples
 from unlearnlib.private import accounting
 from unlearnlib.private.accounting import Phase, Spent
+from unlearnlib.private.checks import check_choice
 from unlearnlib.private.dpsgd import DpSgd
-from unlearnlib.private.learner import check_choice
 from unlearnlib.store import addresses, cache
 from unlearnlib.training.models import Normalise
 from unlearnlib.training.prediction import predict

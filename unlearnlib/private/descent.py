@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from unlearnlib.methods.records import Certificate
-from unlearnlib.private.learner import BudgetExhausted, check_budget, check_positive
+from unlearnlib.private.checks import check_budget, check_positive
+from unlearnlib.private.learner import BudgetExhausted
 from unlearnlib.private.logistic import LinearLearner, gradient, loss_for
 from unlearnlib.private.mechanisms import gaussian
 

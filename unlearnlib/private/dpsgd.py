@@ -30,9 +30,11 @@ from unlearnlib.data.examples import Examples
 from unlearnlib.methods.records import Certificate
 from unlearnlib.private import accounting
 from unlearnlib.private.accounting import Phase, Spent
-from unlearnlib.private.learner import BudgetExhausted, Learner, check_choice, check_positive
+from unlearnlib.private.checks import check_choice, check_positive
+from unlearnlib.private.learner import BudgetExhausted, Learner
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.private.networks import check_separable, clipped_gradients
+from unlearnlib.private.networks import check_gradients, check_separable, clipped_gradients
+from unlearnlib.training.loop import Diverged
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class DpSgd(Learner):
 
     model              starting weights; copied, and started from again on retraining. They must not depend on the data
     noise_multiplier   z; or None, and `epsilon` says what training may spend
+    sample_rate        q; or None, and it is expected_batch/n
     keep               name -> bool tensor: a pruning mask. Only these entries are trained and noised, so the noise
                        shrinks like sqrt(kept/all). It must come from public or already private information
     max_epsilon        a group guarantee above it is BudgetExhausted
@@ -93,6 +96,7 @@ class DpSgd(Learner):
     noise_decay: float = 1.0  # noise multiplier of the last epoch over that of the first, geometric in between
     adaptive: AdaptiveClip | None = None
     keep: Mapping[str, Tensor] | None = None
+    sample_rate: float | None = None
     max_epsilon: float = math.inf
     chunk: int = 64  # examples whose gradients are handled at once; no effect on the result
 
@@ -103,6 +107,10 @@ class DpSgd(Learner):
             epochs=self.epochs, expected_batch=self.expected_batch, clip=self.clip, noise_decay=self.noise_decay
         )
         check_choice("accountant", self.accountant, accounting.ACCOUNTANTS)
+        if self.sample_rate is not None and not 0 < self.sample_rate <= 1:
+            raise ValueError(f"sample_rate must lie in (0, 1], not {self.sample_rate!r}")
+        if not (0 < self.lr < math.inf and 0 <= self.momentum < 1):
+            raise ValueError(f"need lr above 0 and momentum in [0, 1), not {self.lr!r} and {self.momentum!r}")
         if (self.noise_multiplier is None) == (self.epsilon is None):
             raise ValueError("give either noise_multiplier or epsilon, the other follows")
         shapes = {name: p.shape for name, p in self.model.named_parameters()}
@@ -128,16 +136,17 @@ class DpSgd(Learner):
 
     def sampler(self, n: int) -> PoissonSampler:
         """The sampler that training draws from."""
+        if self.sample_rate is not None:
+            return PoissonSampler(n, self.sample_rate)
         if self.expected_batch > n:
             raise ValueError(f"expected_batch {self.expected_batch:g} exceeds the {n} examples: lower it")
         return PoissonSampler(n, self.expected_batch / n)
 
     def reference(self, seed: int) -> "DpSgd":
-        """DP-SGD on the retained examples with this learner's sample rate, noise, steps and length of a step."""
+        """DP-SGD on the retained examples with this learner's sample rate, noise, steps and divisor."""
         kept, first = self.retained(), self._fitted().phases[0]
-        batch = first.sample_rate * len(kept)
-        same = dict(expected_batch=batch, noise_multiplier=first.noise_multiplier, epsilon=None)
-        return replace(self, seed=seed, lr=self.lr * batch / self.expected_batch, **same).fit(kept)
+        same = dict(sample_rate=first.sample_rate, noise_multiplier=first.noise_multiplier, epsilon=None)
+        return replace(self, seed=seed, **same).fit(kept)
 
     def spent(self) -> Spent:
         """The guarantee for adding or removing one example of the last training."""
@@ -164,8 +173,16 @@ class DpSgd(Learner):
         examples = state.examples[keep]
         sampler = self.sampler(len(examples))
         phases = self.phases(len(examples))
+        if self.accountant == "gdp" and any(p.sample_rate < 1 for p in phases):
+            raise ValueError(
+                "'gdp' is an approximation under sampling and certifies nothing: use 'pld', 'prv' or 'rdp'"
+            )
         draw, noise = self._rng("batches"), self._rng("noise")
         model = copy.deepcopy(self.model).train()
+        like = next(model.parameters())
+        door = torch.arange(min(2, len(examples)))
+        images = examples.pixels(door, like.device, like.dtype)
+        rules = check_gradients(model, images, examples.labels[door].to(like.device))
         velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
         clip, clips, seen = self.clip, [], 0
         with seeding.isolated(self.seed, "dropout", state.trainings):
@@ -173,7 +190,7 @@ class DpSgd(Learner):
                 for _ in range(phase.steps):
                     batch = sampler.draw(draw)
                     clips.append(clip)
-                    clip = self._step(model, velocity, examples, batch, clip, phase.noise_multiplier, noise)
+                    clip = self._step(model, velocity, examples, batch, clip, phase.noise_multiplier, noise, rules)
                     seen += len(batch)
         state.model, state.phases, state.clips, state.trained_on = model.eval(), phases, clips, len(examples)
         return seen
@@ -187,12 +204,15 @@ class DpSgd(Learner):
         clip: float,
         multiplier: float,
         rng: torch.Generator,
+        rules: bool | None = None,
     ) -> float:
         """One noisy step in place; returns the next clip norm."""
         parameters = dict(model.named_parameters())
         like = next(iter(parameters.values()))
         images, labels = examples.pixels(batch, like.device, like.dtype), examples.labels[batch].to(like.device)
-        sums, norms = clipped_gradients(model, images, labels, clip, keep=self.keep, chunk=self.chunk)
+        sums, norms = clipped_gradients(model, images, labels, clip, keep=self.keep, chunk=self.chunk, rules=rules)
+        if not bool(torch.isfinite(norms).all()):
+            raise Diverged("an example's gradient is not finite: lower lr, or keep activations bounded")
         next_clip = clip
         if self.adaptive is not None:
             count_std = self.adaptive.count_std or self.expected_batch / 20
@@ -210,7 +230,7 @@ class DpSgd(Learner):
     def _unlearn(self, index: Tensor, keep: Tensor) -> tuple[dict[str, int], int, Certificate]:
         size = self.state.trained_on - int(keep.sum())
         if size == 1:
-            epsilon = self.spent().epsilon
+            epsilon = self.spent().certified()
         else:
             epsilon = accounting.group_epsilon(self.state.phases, self.delta, size)
         if epsilon > self.max_epsilon:

@@ -28,8 +28,9 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from unlearnlib.methods.records import Certificate
+from unlearnlib.private.checks import check_budget, check_positive
 from unlearnlib.private.descent import Constants
-from unlearnlib.private.learner import BudgetExhausted, check_budget, check_positive
+from unlearnlib.private.learner import BudgetExhausted
 from unlearnlib.private.logistic import LinearLearner, gradient, loss_for
 
 Curve = Callable[[np.ndarray], np.ndarray]  # Renyi order -> bound on the divergence

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from unlearnlib import seeding
 from unlearnlib.data import doors
 from unlearnlib.data.examples import Examples
 from unlearnlib.methods.records import Certificate, Cost, Receipt
+from unlearnlib.private.checks import check_choice
 from unlearnlib.training.prediction import predict
 
 ON_EXHAUSTED = ("refuse", "retrain")
@@ -123,23 +123,3 @@ class Learner:
         if not hasattr(self.state, "examples"):
             raise ValueError(f"{type(self).__name__} is not trained yet: call fit(examples) first")
         return self.state
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """ValueError unless `value` is one of `known`."""
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-
-
-def check_positive(**values: float) -> None:
-    """ValueError unless every value is a finite number above 0."""
-    for name, value in values.items():
-        if not (value > 0 and np.isfinite(value)):
-            raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
-
-
-def check_budget(epsilon: float, delta: float) -> None:
-    """ValueError unless epsilon > 0 and 0 < delta < 1."""
-    check_positive(epsilon=epsilon)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie strictly between 0 and 1, not {delta!r}")

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from unlearnlib.data import doors
-from unlearnlib.private.learner import Learner, check_positive
+from unlearnlib.private.checks import check_positive
+from unlearnlib.private.learner import Learner
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from unlearnlib.private.learner import check_budget, check_choice, check_positive
+from unlearnlib.private.checks import check_budget, check_choice, check_positive
 
 RELATIONS = ("replace", "delete", "delete-fixed")
 
@@ -62,18 +62,22 @@ def erm_sensitivity(
     F(w) = (1/n) sum_i loss_i(w) + lam/2 ||w||^2, each loss convex and L-Lipschitz, lam = `strong_convexity`:
 
         "replace"        2 k L/(n lam)
-        "delete"         2 k L/((n-k) lam)      the mean is taken over the n-k that remain
+        "delete"         2 k L/(n lam)          the mean is taken over the n-k that remain
         "delete-fixed"   k L/(n lam)            the sum is still divided by n
 
-    At the minimiser of one problem the gradient of the other is (for "delete") -(k lam w + sum_F grad loss)/(n-k),
-    of norm at most 2kL/(n-k), and lam-strong convexity divides by lam (Chaudhuri et al. 2011, key chaudhuri2011).
+    The proof is that of Chaudhuri et al. 2011 (key chaudhuri2011): where one problem has its minimiser, the gradient of
+    the other is small, and lam-strong convexity divides its norm by lam. For "delete" let v minimise without the k
+    examples S. Then sum_{i not in S} grad loss_i(v) = -(n-k) lam v, and |v| <= L/lam, so that for the problem with them
+
+        grad F(v) = (k lam v + sum_{i in S} grad loss_i(v)) / n,    |grad F(v)| <= 2 k L/n.
+
+    (The gradient of the smaller problem at the minimiser w of the larger one gives 2kL/((n-k) lam) only.) Linear losses
+    attain all three bounds: slope L on the n-k examples, -L on the k ones, or on their replacements.
     """
     check_choice("relation", relation, RELATIONS)
     check_positive(n=n, strong_convexity=strong_convexity, lipschitz=lipschitz, removed=removed)
     if removed >= n:
         raise ValueError(f"cannot remove {removed} of {n} examples: keep at least one")
-    if relation == "delete":
-        return 2 * removed * lipschitz / ((n - removed) * strong_convexity)
     return (1 if relation == "delete-fixed" else 2) * removed * lipschitz / (n * strong_convexity)
 
 

@@ -9,10 +9,12 @@ d_i of the loss with respect to its output; weight gradients of the whole batch 
     conv        g_i = d_i unfold(a_i)^T, one small matrix each;  sum_i c_i g_i from them
     norms       g_i = sum over positions of d_i * normalised a_i
 
-Networks with other parametrised layers, in-place activations or a layer used twice go through vmap(grad), some two to
-four times slower on a CPU.
+Networks with other parametrised layers, in-place activations, or a weight that is used twice or outside its layer (the
+autograd graph tells) go through vmap(grad), some two to four times slower on a CPU. Whatever is chosen is first held
+against autograd on two examples, each alone: a gradient that misses a part would be clipped and noised as if whole.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -20,18 +22,64 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from unlearnlib import seeding
+from unlearnlib.training.models import evaluating
+
 
 class _NoRule(Exception):
     """The layer rules do not cover this network; use vmap."""
 
 
 def check_separable(model: nn.Module) -> None:
-    """ValueError if one example's output depends on others through BatchNorm, or there is nothing to train."""
+    """ValueError if a norm mixes examples or keeps their statistics, or weights are rounded too coarsely or frozen."""
     for name, layer in model.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"layer {name!r} is a BatchNorm, which mixes examples: use GroupNorm instead")
+        if getattr(layer, "track_running_stats", False):
+            raise ValueError(f"layer {name!r} keeps statistics of the data without noise: use GroupNorm instead")
+        if any(type(hook).__module__.startswith("torch.nn.utils.") for hook in layer._forward_pre_hooks.values()):
+            raise ValueError(f"layer {name!r} is normalised by a hook: use torch.nn.utils.parametrizations instead")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("the network has no trainable parameters")
+    if any(p.dtype not in (torch.float32, torch.float64) for p in model.parameters()):
+        raise ValueError("clipping and noise need float32 or float64 weights: convert the network with .float()")
+
+
+def check_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> bool:
+    """Whether the layer rules give what autograd does, in eval mode, for the first two examples, each alone.
+
+    ValueError if vmap(grad) does not either, or if training changes a buffer, which no noise would cover.
+    """
+    check_separable(model)
+    images, labels = images[:2], labels[:2]
+    if len(images) == 0:
+        return True
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with seeding.isolated(0, "check of gradients"):
+        buffers = {name: b.clone() for name, b in model.named_buffers()}
+        with evaluating(model), torch.no_grad():  # which gives back the modes of all layers
+            functional_call(model.train(), buffers, (images,))
+        for name, before in model.named_buffers():
+            if not torch.equal(before, buffers[name]):
+                raise ValueError(f"buffer {name!r} takes up data in training without noise: remove its layer")
+        with evaluating(model):
+            known = dict.fromkeys(trained, 0.0)
+            for x, y in zip(images, labels, strict=True):
+                loss = F.cross_entropy(model(x[None]), y[None])
+                gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+                for (name, p), g in zip(trained.items(), gradients, strict=True):
+                    known[name] = known[name] + (torch.zeros_like(p) if g is None else g)
+            size = torch.stack([g.norm() for g in known.values()]).norm()
+            for rules in (True, False):
+                try:
+                    sums, _ = clipped_gradients(model, images, labels, torch.inf, rules=rules)
+                except (RuntimeError, TypeError, NotImplementedError) as problem:
+                    reason = str(problem).splitlines()[0][:120]
+                    raise ValueError(f"no gradient of single examples for this network: {reason}") from problem
+                missed = [n for n, g in known.items() if (sums[n] - g).norm() > 1e-3 * g.norm() + 1e-6 * size]
+                if not missed:
+                    return rules
+    raise ValueError(f"gradients of single examples miss a part of {missed[0]!r}: use weights as attributes of layers")
 
 
 def clipped_gradients(
@@ -42,7 +90,7 @@ def clipped_gradients(
     *,
     keep: Mapping[str, Tensor] | None = None,
     chunk: int = 64,
-    rules: bool = True,
+    rules: bool | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Sum of clipped per-example gradients of the cross-entropy, and the norms before clipping.
 
@@ -50,10 +98,11 @@ def clipped_gradients(
     clip    C > 0; `math.inf` sums unclipped gradients
     keep    name -> bool tensor: other entries of that parameter have no gradient, neither in norms nor sums
     chunk   examples handled at once; it bounds the memory and does not change the result
-    rules   False takes vmap(grad) for every network
+    rules   what `check_gradients` said, which is asked if None; False takes vmap(grad) for every network
 
     Returns ({name: tensor like the parameter}, norms [B]). The model and its mode are left alone.
     """
+    rules = check_gradients(model, images, labels) if rules is None else rules
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     parameters = dict(model.named_parameters())
     sums = {name: torch.zeros_like(parameters[name]) for name in names}
@@ -102,6 +151,8 @@ def _covered(model: nn.Module) -> dict[nn.Module, str] | None:
         own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
         if not own:
             continue
+        if {name for name, _ in layer.named_parameters(recurse=False)} - {"weight", "bias"}:
+            return None
         known = isinstance(layer, (nn.Linear, nn.GroupNorm, nn.LayerNorm))
         plain = isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
         if not (known or plain) or type(layer).__module__.split(".")[0] != "torch":
@@ -125,19 +176,34 @@ def _by_rules(model: nn.Module, layers: dict[nn.Module, str], x: Tensor, y: Tens
     finally:
         for hook in hooks:
             hook.remove()
-    used = [layer for layer in layers if caught[layer]]
-    if any(len(caught[layer]) > 1 or len(caught[layer][0][1]) != len(x) for layer in used):
+    if any(len(calls) > 1 or any(len(output) != len(x) for _, output in calls) for calls in caught.values()):
         raise _NoRule
+    used = [layer for layer, calls in caught.items() if calls and calls[0][1].requires_grad]
+    uses = _uses(total)
     # Only the derivatives with respect to outputs: autograd then skips every weight gradient.
     derivatives = torch.autograd.grad(total, [caught[layer][0][1] for layer in used], allow_unused=True)
+    reached = {layer: d for layer, d in zip(used, derivatives, strict=True) if d is not None}
+    if any(uses[id(p)] > (layer in reached) for layer in layers for p in layer.parameters(recurse=False)):
+        raise _NoRule  # used a second time, or without its layer
     with torch.no_grad():
         parts = []
-        for layer, d in zip(used, derivatives, strict=True):
-            if d is None:  # the loss does not depend on this layer
-                continue
+        for layer, d in reached.items():
             parts += _rule(layer, layers[layer], caught[layer][0][0], d, keep)
         squares = sum(square for _, square, _ in parts)
     return squares, lambda c: {name: weighted(c) for name, _, weighted in parts}
+
+
+def _uses(loss: Tensor) -> Counter:
+    """How often each leaf tensor, by its id, is an operand of the graph behind `loss`."""
+    uses, seen, pending = Counter(), set(), [loss.grad_fn]
+    while pending:
+        for node, _ in pending.pop().next_functions:
+            if hasattr(node, "variable"):
+                uses[id(node.variable)] += 1
+            elif node is not None and node not in seen:
+                seen.add(node)
+                pending.append(node)
+    return uses
 
 
 def _rule(layer: nn.Module, prefix: str, a: Tensor, d: Tensor, keep: Mapping[str, Tensor]) -> list:

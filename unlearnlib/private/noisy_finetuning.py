@@ -29,9 +29,11 @@ from unlearnlib import seeding
 from unlearnlib.data.examples import Examples
 from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import zcdp_rho
-from unlearnlib.private.learner import Learner, check_budget, check_positive
+from unlearnlib.private.checks import check_budget, check_positive
+from unlearnlib.private.learner import Learner
 from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_separable
+from unlearnlib.training.loop import Diverged
 
 
 def noisy_distance(steps: int, start_clip: float, gradient_clip: float, step_size: float, decay: float) -> float:
@@ -147,7 +149,9 @@ class NoisyFineTuning(Learner):
 
 
 def project(tensors: list[Tensor], radius: float) -> None:
-    """Scale the tensors in place, as one vector, to norm at most `radius`."""
+    """Scale the tensors in place, as one vector, to norm at most `radius`; Diverged if they are not finite."""
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+    if not bool(torch.isfinite(norm)):
+        raise Diverged("weights or a gradient are not finite, which cannot be projected: lower step_size")
     for t in tensors:
         t.mul_((radius / norm).clamp_max(1))

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import gaussian_epsilon, gaussian_sigma
-from unlearnlib.private.learner import BudgetExhausted, check_positive
+from unlearnlib.private.checks import check_positive
+from unlearnlib.private.learner import BudgetExhausted
 from unlearnlib.private.logistic import LinearLearner, loss_for, minimise
 from unlearnlib.private.mechanisms import erm_sensitivity, gamma_norm, gaussian
 
@@ -46,10 +47,10 @@ class _DoNothing(LinearLearner):
 
 @dataclass(frozen=True, eq=False)
 class OutputPerturbation(_DoNothing):
-    """argmin F plus noise for the distance that one deletion can move it, 2L/((n-1) lam) (and what the solver left).
+    """argmin F plus noise for the distance that one deletion can move it, 2L/(n lam) (and what the solver left).
 
     delta = 0 draws noise of gamma-distributed norm (pure epsilon); delta > 0 Gaussian noise, calibrated analytically.
-    After k deletions the sensitivity is 2kL/((n-k) lam); the certificate follows from it exactly. The scale of the
+    After k deletions the sensitivity is 2kL/(n lam); the certificate follows from it exactly. The scale of the
     noise depends on n, which counts as public.
     """
 

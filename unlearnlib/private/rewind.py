@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from unlearnlib.data.examples import Examples
 from unlearnlib.methods.records import Certificate
 from unlearnlib.private.accounting import gaussian_sigma
-from unlearnlib.private.learner import BudgetExhausted, Learner, check_budget, check_positive
+from unlearnlib.private.checks import check_budget, check_positive
+from unlearnlib.private.learner import BudgetExhausted, Learner
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.private.networks import check_separable, clipped_gradients
+from unlearnlib.private.networks import check_gradients, check_separable, clipped_gradients
 
 
 def rewind_distance(
@@ -128,15 +129,16 @@ class RewindToDelete(Learner):
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         like = next(iter(trained.values()))
         images, labels = examples.pixels(None, like.device, like.dtype), examples.labels.to(like.device)
+        rules = check_gradients(model, images, labels)
         previous, moved = None, 0.0
         for _ in range(steps):
-            sums, norms = clipped_gradients(model, images, labels, math.inf)
+            sums, norms = clipped_gradients(model, images, labels, math.inf, rules=rules)
             mean = torch.cat([g.flatten() for g in sums.values()]) / len(images)
-            if float(norms.max()) > self.gradient_bound:
+            if not float(norms.max()) <= self.gradient_bound:
                 raise ValueError(f"an example's gradient has norm {float(norms.max()):.3g}: raise gradient_bound")
             if previous is not None and moved > 0:
                 measured = float(torch.linalg.vector_norm(mean - previous)) / moved
-                if measured > self.smoothness * (1 + 1e-3):  # rounding of single precision
+                if not measured <= self.smoothness * (1 + 1e-3):  # rounding of single precision
                     raise ValueError(f"the gradient changes at a rate of {measured:.3g}: raise smoothness")
             previous, moved = mean, self.step_size * float(torch.linalg.vector_norm(mean))
             with torch.no_grad():

@@ -15,10 +15,9 @@ Kairouz et al., ICML 2015 (the region of errors); Jagielski et al., arXiv 2006.0
 import math
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 from unlearnlib.audit.statistics.roc import as_array, clopper_pearson
+from unlearnlib.private import gaussian
 from unlearnlib.seeding import numpy_generator
 
 
@@ -113,11 +112,7 @@ def gaussian_delta(mu: float, epsilon) -> float | np.ndarray:
 
     Balle and Wang, arXiv 1805.06530. `mu` is sensitivity over noise, 1/sigma.
     """
-    eps = np.asarray(epsilon, float)
-    if mu <= 0:
-        raise ValueError(f"mu must be positive, not {mu}")
-    first, second = norm.logcdf(mu / 2 - eps / mu), eps + norm.logcdf(-mu / 2 - eps / mu)
-    return _scalar(np.exp(first) * -np.expm1(np.minimum(second - first, 0)))
+    return gaussian.gaussian_delta(epsilon, 1.0, mu)
 
 
 def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
@@ -127,10 +122,7 @@ def gaussian_epsilon(mu: float, delta: float = 1e-5) -> float:
     """
     if mu < 0 or not 0 < delta < 1:
         raise ValueError(f"needs mu >= 0 and delta in (0, 1), not {mu} and {delta}")
-    if mu == 0 or gaussian_delta(mu, 0.0) <= delta:
-        return 0.0
-    high = mu * mu / 2 + mu * norm.isf(delta)  # there even the first term alone is delta
-    return float(brentq(lambda e: math.log(max(gaussian_delta(mu, e), 1e-300) / delta), 0.0, high, xtol=1e-10))
+    return gaussian.gdp_epsilon(mu, delta) if mu > 0 else 0.0
 
 
 def _ranks(n: int) -> np.ndarray:
