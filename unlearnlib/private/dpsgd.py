@@ -75,6 +75,7 @@ class DpSgd(Learner):
 
     model              starting weights; copied, and started from again on retraining. They must not depend on the data
     noise_multiplier   z; or None, and `epsilon` says what training may spend
+    accountant         of `accounting`; "gdp", which is no upper bound under sampling, counts as "pld" there
     sample_rate        q; or None, and it is expected_batch/n
     keep               name -> bool tensor: a pruning mask. Only these entries are trained and noised, so the noise
                        shrinks like sqrt(kept/all). It must come from public or already private information
@@ -130,7 +131,7 @@ class DpSgd(Learner):
                 lambda z: [Phase(z * factor, rate, count) for factor, count in shape],
                 self.epsilon,
                 self.delta,
-                self.accountant,
+                self._valid_accountant(rate),
             )
         return [Phase(first * factor, rate, count) for factor, count in shape]
 
@@ -150,7 +151,11 @@ class DpSgd(Learner):
 
     def spent(self) -> Spent:
         """The guarantee for adding or removing one example of the last training."""
-        return accounting.spent(self._fitted().phases, self.delta, self.accountant)
+        phases = self._fitted().phases
+        return accounting.spent(phases, self.delta, self._valid_accountant(phases[0].sample_rate))
+
+    def _valid_accountant(self, rate: float) -> str:
+        return "pld" if self.accountant == "gdp" and rate < 1 else self.accountant
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] float32."""
@@ -173,10 +178,6 @@ class DpSgd(Learner):
         examples = state.examples[keep]
         sampler = self.sampler(len(examples))
         phases = self.phases(len(examples))
-        if self.accountant == "gdp" and any(p.sample_rate < 1 for p in phases):
-            raise ValueError(
-                "'gdp' is an approximation under sampling and certifies nothing: use 'pld', 'prv' or 'rdp'"
-            )
         draw, noise = self._rng("batches"), self._rng("noise")
         model = copy.deepcopy(self.model).train()
         like = next(model.parameters())
