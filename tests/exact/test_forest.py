@@ -1,5 +1,7 @@
 """The forest after deletions must be the forest of what remains, bit for bit, caches included."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import small
@@ -215,6 +217,17 @@ def test_images_in_bytes_and_in_floats_are_the_same():
     assert torch.allclose(forest.logits(examples.images).exp().sum(1), torch.ones(90), atol=1e-6)
     receipt = forest.forget(torch.tensor([3, 4]))
     assert receipt.certificate.kind == "exact" and receipt.touched["nodes_updated"] >= 20
+
+
+def test_the_cache_on_disk_notices_every_file_of_kernels():
+    """numba's cache looks at the file of a function alone; a stale kernel would be another forest without a word."""
+    files = sorted(Path(_tree.__file__).parent.glob("_tree*.py"))
+    assert len(files) == 5
+    for path in files:
+        assert ("cache=True" in path.read_text()) == (path.name == "_tree.py")
+    for entry in (_tree.update, _tree.predict, _tree.ranks):
+        cells = [cell.cell_contents for cell in entry.py_func.__closure__]
+        assert cells == [_tree.SOURCES]  # free variables are part of the key
 
 
 def test_errors_say_what_to_do():

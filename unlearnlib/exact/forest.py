@@ -37,6 +37,7 @@ import torch
 from unlearnlib.data.examples import Examples
 from unlearnlib.exact import _tree
 from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
+from unlearnlib.exact._tree_memory import COUNTERS, Data, Settings, allocate
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.seeding import numpy_generator
 
@@ -90,8 +91,8 @@ class DareForest(Fitted):
         member = _members(codes, labels, self.n_trees, math.ceil(self.occurrence * self.n_trees), self.seed)
         columns = np.ascontiguousarray(codes.T)
         self._alive = np.ones(n, dtype=bool)
-        self._data = _tree.Data(columns, labels.astype(np.int32), self._alive, member)
-        self._settings = _tree.Settings(
+        self._data = Data(columns, labels.astype(np.int32), self._alive, member)
+        self._settings = Settings(
             self.max_depth,
             self.random_depth,
             _attributes(self.max_features, features),
@@ -99,16 +100,16 @@ class DareForest(Fitted):
             self.min_leaf,
             max(64, self.n_thresholds * self._classes),
         )
-        self._trees, self._work = _allocate(member, features, self._classes, self._settings)
+        self._trees, self._work = allocate(member, features, self._classes, self._settings)
         streams = [numpy_generator(self.seed, "dare", t).integers(2**64, dtype=np.uint64) for t in range(self.n_trees)]
         self._trees.nodes["key"][:, 0] = streams
         self._update(np.empty(0, np.int32), fresh=True)
         return self
 
     def _update(self, rows: np.ndarray, fresh: bool) -> dict[str, int]:
-        counters = np.zeros(len(_tree.COUNTERS), np.int64)
+        counters = np.zeros(len(COUNTERS), np.int64)
         _tree.update(self._trees, self._data, rows, fresh, self._settings, self._work, counters)
-        return dict(zip(_tree.COUNTERS, counters.tolist(), strict=True))
+        return dict(zip(COUNTERS, counters.tolist(), strict=True))
 
     def forget(self, indices) -> Receipt:
         """Delete the examples at `indices` (positions in what was fitted) from every tree in one pass.
@@ -227,46 +228,3 @@ def _members(codes: np.ndarray, labels: np.ndarray, trees: int, each: int, seed:
     member = np.zeros((trees, n), dtype=bool)
     np.put_along_axis(member, chosen, True, axis=0)
     return member
-
-
-def _allocate(member: np.ndarray, features: int, classes: int, s: _tree.Settings) -> tuple[_tree.Trees, _tree.Work]:
-    """Empty forests; large arrays are not touched here, so only what is used takes memory."""
-    trees, inside = len(member), member.sum(1)
-    n = int(max(inside.max(), 1))
-    nodes = min(2 ** (s.max_depth + 1) - 1, 2 * n - 1)
-    slots = min(2**s.max_depth, 3 * n // s.cached_above + 8)
-    gaps = s.n_thresholds + 1
-    padded = 2 ** s.n_thresholds.bit_length() - 1
-
-    def array(*shape, kind=np.int32):
-        return np.empty((trees, *shape), kind)
-
-    forest = _tree.Trees(
-        order=np.ascontiguousarray(np.argsort(~member, axis=1, kind="stable")[:, :n], dtype=np.int32),
-        nodes=array(nodes, kind=_tree.NODE),
-        counts=array(nodes, classes),
-        free_nodes=np.tile(np.r_[nodes // 2, np.arange(nodes - 2, 0, -2)].astype(np.int32), (trees, 1)),
-        free_slots=np.tile(np.r_[slots, np.arange(slots - 1, -1, -1)].astype(np.int32), (trees, 1)),
-        considered=array(slots + 1, s.max_features),
-        found=array(slots + 1, s.max_features),
-        values=array(slots + 1, s.max_features, padded, kind=np.uint32),
-        equal=array(slots + 1, s.max_features, gaps),
-        gaps=array(slots + 1, s.max_features, gaps, classes),
-    )
-    forest.nodes[:, 0] = np.array((0, 0, n, -1, -1, _tree.HIGHEST, -1, 0), dtype=_tree.NODE)
-    forest.nodes["stop"][:, 0] = inside
-    work = _tree.Work(
-        rows=np.empty(n, np.int32),
-        labels=np.empty(n, np.int32),
-        codes=np.empty(n, np.uint32),
-        hashes=np.empty(n, np.uint32),
-        gap=np.empty(n, np.uint8),
-        best=np.empty(s.n_thresholds, np.uint64),
-        permutation=np.arange(features, dtype=np.int32),
-        swaps=np.empty(features, np.int32),
-        lost=np.empty(s.max_features, bool),
-        stack=np.empty((nodes + 2, 3), np.int32),
-        spare=np.empty(nodes + 2, np.int32),
-        left=np.empty(classes, np.int64),
-    )
-    return forest, work
