@@ -1,10 +1,11 @@
-"""Checks at the door, shared by everything that takes positions of examples or pictures.
+"""Checks at the door, shared by everything that takes positions of examples, pictures or numbers.
 
 Positions are whole numbers, or a mask with one boolean an example. Pixels are bytes, read as 0..255 -> [0, 1], or
 floats, taken as they are; half precision is cast up. Anything else is a ValueError of one line that says what to do:
 a float that would be cut to an integer, or integers that may or may not mean 0..255, would be a silent wrong answer.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,20 @@ def present(n: int, without) -> Tensor:
     if not kept.any():
         raise ValueError("this leaves out every example: keep at least one")
     return kept
+
+
+def whole(least: int = 1, most: float = math.inf, **values) -> None:
+    """ValueError unless every value is a whole number (no float, no boolean) from `least` to `most`."""
+    for name, value in values.items():
+        number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not number or not least <= value <= most:
+            bounds = f"of at least {least}" if most == math.inf else f"in {least}..{most}"
+            raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}")
+
+
+def real(value) -> bool:
+    """Whether `value` is a finite number."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def floating(images: Tensor, device=None, dtype: torch.dtype | None = None) -> Tensor:

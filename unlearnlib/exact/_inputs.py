@@ -56,6 +56,8 @@ def class_labels(labels, n_classes: int | None = None) -> tuple[np.ndarray, int]
     labels = labels.detach().cpu().numpy() if torch.is_tensor(labels) else np.asarray(labels)
     if labels.ndim != 1 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be a non-empty vector of integers, not {labels.dtype} of shape {labels.shape}")
+    if n_classes is not None:
+        doors.whole(n_classes=n_classes)
     classes = int(labels.max()) + 1 if n_classes is None else n_classes
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels must lie in 0..{classes - 1}; found {labels.min()}..{labels.max()}")

@@ -15,14 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from unlearnlib._extras import optional
-
-njit = optional("numba").njit
-
 from unlearnlib.exact._tree_draws import derive
 from unlearnlib.exact._tree_draws import priority as priority
 from unlearnlib.exact._tree_growth import grow, is_terminal, make_leaf, push
-from unlearnlib.exact._tree_memory import HIGHEST, RETRAINED, TREES, UPDATED, Trees
+from unlearnlib.exact._tree_memory import HIGHEST, RETRAINED, TREES, UPDATED, Trees, njit
 from unlearnlib.exact._tree_splits import choose, pack, repair, subtract, survey
 
 SOURCES = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("_tree*.py")))).hexdigest()

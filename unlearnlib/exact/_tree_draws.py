@@ -1,9 +1,8 @@
 """Keyed draws of the deletable forest: hashes, priorities of values, and the candidate thresholds of an attribute."""
 
 import numpy as np
-from numba import njit
 
-from unlearnlib.exact._tree_memory import HIGHEST
+from unlearnlib.exact._tree_memory import HIGHEST, njit
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

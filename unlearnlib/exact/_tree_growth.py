@@ -1,10 +1,9 @@
 """Subtrees of the deletable forest: built from their living examples, and given back."""
 
 import numpy as np
-from numba import njit
 
 from unlearnlib.exact._tree_draws import derive
-from unlearnlib.exact._tree_memory import EXAMPLES, HIGHEST, RETRAINED
+from unlearnlib.exact._tree_memory import EXAMPLES, HIGHEST, RETRAINED, njit
 from unlearnlib.exact._tree_splits import choose, pack, survey
 
 

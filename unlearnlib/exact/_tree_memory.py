@@ -4,6 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from unlearnlib._extras import optional
+
+njit = optional("numba").njit
+
 HIGHEST = np.uint32(0xFFFFFFFF)  # pads lists of thresholds; no finite float32 has this code
 COUNTERS = ("nodes_updated", "nodes_retrained", "examples_retrained", "thresholds_resampled", "trees_retrained")
 UPDATED, RETRAINED, EXAMPLES, RESAMPLED, TREES = range(5)

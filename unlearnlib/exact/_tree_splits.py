@@ -1,10 +1,9 @@
 """Statistics of a node of the deletable forest: made, subtracted from, repaired, and the split that they choose."""
 
 import numpy as np
-from numba import njit
 
 from unlearnlib.exact._tree_draws import derive, draw_candidates, priority
-from unlearnlib.exact._tree_memory import HIGHEST, RESAMPLED
+from unlearnlib.exact._tree_memory import HIGHEST, RESAMPLED, njit
 
 
 @njit(inline="always")

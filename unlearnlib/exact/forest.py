@@ -34,6 +34,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from unlearnlib.data import doors
 from unlearnlib.data.examples import Examples
 from unlearnlib.exact import _tree
 from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
@@ -68,15 +69,14 @@ class DareForest(Fitted):
     occurrence: float = 1.0
 
     def __post_init__(self):
-        for name, most in (("n_trees", math.inf), ("n_thresholds", 255), ("min_leaf", math.inf)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie in 1..{most}, not {getattr(self, name)}")
-        if not 0 < self.occurrence <= 1:
-            raise ValueError(f"occurrence is a share of the trees above 0 and at most 1, not {self.occurrence}")
-        if not 0 <= self.max_depth <= 24:
-            raise ValueError(f"max_depth must lie in 0..24, not {self.max_depth}")
-        if not 0 <= self.random_depth <= self.max_depth:
-            raise ValueError(f"random_depth must lie in 0..max_depth, not {self.random_depth}")
+        doors.whole(n_trees=self.n_trees, min_leaf=self.min_leaf)
+        doors.whole(1, 255, n_thresholds=self.n_thresholds)
+        doors.whole(0, 24, max_depth=self.max_depth)
+        doors.whole(0, self.max_depth, random_depth=self.random_depth)
+        for name in ("occurrence", "smoothing"):
+            value = getattr(self, name)
+            if not (doors.real(value) and 0 < value <= 1):
+                raise ValueError(f"{name} must be a number above 0 and at most 1, not {value!r}")
 
     def fit(self, examples) -> "DareForest":
         """Grow the forest on `examples.images` (flattened) and `examples.labels`."""
@@ -208,7 +208,7 @@ def _attributes(max_features, features: int) -> int:
         count = int(math.sqrt(features))
     elif isinstance(max_features, float) and 0 < max_features <= 1:
         count = int(max_features * features)
-    elif isinstance(max_features, int) and max_features >= 1:
+    elif isinstance(max_features, int) and not isinstance(max_features, bool) and max_features >= 1:
         count = max_features
     else:
         raise ValueError(f'max_features must be "sqrt", a fraction in (0, 1] or a positive count, not {max_features!r}')

@@ -18,6 +18,7 @@ import scipy.linalg
 import torch
 from scipy.spatial.distance import cdist
 
+from unlearnlib.data import doors
 from unlearnlib.data.examples import Examples
 from unlearnlib.exact._inputs import Fitted, coded, labelled, matrix, rows_to_forget, to_logits
 from unlearnlib.methods.records import Certificate, Cost, Receipt
@@ -51,10 +52,10 @@ class KernelRidge(Fitted):
 
     def fit_arrays(self, x, labels) -> "KernelRidge":
         """Fit to features `x` [n, d] and class labels [n]."""
-        if not 0 < self.lam < np.inf:
-            raise ValueError(f"lam must be a finite number above 0, not {self.lam}")
-        if self.gamma is not None and not 0 < self.gamma < np.inf:
-            raise ValueError(f"gamma must be a finite number above 0, or None, not {self.gamma}")
+        if not (doors.real(self.lam) and self.lam > 0):
+            raise ValueError(f"lam must be a finite number above 0, not {self.lam!r}")
+        if self.gamma is not None and not (doors.real(self.gamma) and self.gamma > 0):
+            raise ValueError(f"gamma must be a finite number above 0, or None, not {self.gamma!r}")
         if self.kernel not in ("rbf", "linear"):
             raise ValueError(f'kernel must be "rbf" or "linear", not {self.kernel!r}')
         self._x, labels, classes = labelled(x, labels, self.n_classes)

@@ -37,8 +37,9 @@ class ClassModules(Fitted):
     _ledger = "_present"
 
     def __init__(self, *, hidden: int = 32, steps: int = 400, batch_size: int = 64, lr: float = 2e-3, seed: int = 0):
-        if min(hidden, steps, batch_size) < 1 or lr <= 0:
-            raise ValueError("ClassModules needs hidden, steps, batch_size >= 1 and lr > 0")
+        doors.whole(hidden=hidden, steps=steps, batch_size=batch_size)
+        if not (doors.real(lr) and lr > 0):
+            raise ValueError(f"lr must be a finite number above 0, not {lr!r}")
         self.hidden, self.steps, self.batch_size, self.lr, self.seed = hidden, steps, batch_size, lr, seed
 
     def fit(self, examples, without=()) -> "ClassModules":

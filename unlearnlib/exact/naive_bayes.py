@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unlearnlib.data import doors
 from unlearnlib.data.examples import Examples
 from unlearnlib.exact import _fixed_point
 from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
@@ -108,10 +109,12 @@ class NaiveBayes(NearestMean):
 
     SHARE = 0.005
 
+    def __post_init__(self):
+        if self.floor is not None and not (doors.real(self.floor) and self.floor > 0):
+            raise ValueError(f"floor must be a finite number above 0, or None, not {self.floor!r}")
+
     def variances(self) -> np.ndarray:
         """[classes, features] with the floor; nan for a class without examples. Never below the floor."""
-        if self.floor is not None and not 0 < self.floor < np.inf:
-            raise ValueError(f"floor must be a finite number above 0, or None, not {self.floor!r}")
         within = self._spread(self.counts[:, None], self._sums)
         if self.floor is not None:
             return within + self.floor

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from unlearnlib.data import doors
 from unlearnlib.data.examples import Examples
 from unlearnlib.exact import _fixed_point
 from unlearnlib.exact._inputs import Fitted, labelled, matrix, rows_to_forget, to_logits
@@ -41,8 +42,9 @@ class NearestNeighbours(Fitted):
 
     def fit_arrays(self, x, labels) -> "NearestNeighbours":
         """Store features `x` [n, ...] and class labels [n]."""
-        if self.k < 1:
-            raise ValueError(f"k must be at least 1, not {self.k}")
+        doors.whole(k=self.k)
+        if not (doors.real(self.smoothing) and self.smoothing > 0):
+            raise ValueError(f"smoothing must be a finite number above 0, not {self.smoothing!r}")
         self._x, self._labels, self._classes = labelled(x, labels, self.n_classes)
         self._alive = np.ones(len(self._labels), dtype=bool)
         return self

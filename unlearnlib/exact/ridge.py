@@ -63,8 +63,8 @@ class Ridge(Fitted):
 
     def fit_targets(self, x, targets) -> "Ridge":
         """Fit to features `x` [n, d] and real targets [n] or [n, m]."""
-        if not 0 <= self.lam < np.inf:
-            raise ValueError(f"lam must be a finite number of at least 0, not {self.lam}")
+        if not (doors.real(self.lam) and self.lam >= 0):
+            raise ValueError(f"lam must be a finite number of at least 0, not {self.lam!r}")
         t = np.array(targets, dtype=np.float64)
         t = t[:, None] if t.ndim == 1 else t
         rows = self._extend(matrix(x))

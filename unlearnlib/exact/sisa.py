@@ -19,9 +19,8 @@ only in law. Deviations: checkpoints hold the optimiser's state (without it mome
 learning rate is constant or scheduled within each stage.
 
 Shards are independent, so they can be trained at once: in processes or on a cluster (`workers`, `cluster`), which
-keeps every bit, or as one stacked network (`stacked`), which is faster for small networks but does not: how a sum is
-rounded depends on how many shards are in the stack. Stacked shards begin every stage with a fresh optimiser, and a
-deletion is exact up to rounding, that is in law.
+keeps every bit, or as one stacked network (`stacked`), which is faster for small networks: how a sum is rounded then
+depends on the size of the stack. Its stages begin with a fresh optimiser; a deletion is exact up to rounding, in law.
 """
 
 import contextlib
@@ -114,8 +113,8 @@ class Sisa(Fitted):
         cluster: str | None = None,
         stacked: bool = False,
     ):
-        if shards < 1 or slices < 1:
-            raise ValueError("Sisa needs shards >= 1 and slices >= 1")
+        doors.whole(shards=shards, slices=slices)
+        doors.whole(0, workers=workers)
         if slicing not in SLICINGS:
             raise ValueError(f"slicing must be one of {', '.join(SLICINGS)}, not {slicing!r}")
         if aggregation not in AGGREGATIONS:

@@ -50,7 +50,7 @@ def budget(sigma: float, epsilon: float, delta: float) -> float:
     check_budget(epsilon, delta)
     check_positive(sigma=sigma)
     bound = sigma * epsilon / math.sqrt(2 * math.log(1.5 / delta))
-    if gaussian_delta(epsilon, sigma, bound) > delta:
+    if not gaussian_delta(epsilon, sigma, bound) <= delta:
         raise ValueError(f"sqrt(2 ln(1.5/delta)) does not hold at epsilon {epsilon}, delta {delta}: lower epsilon")
     return bound
 
@@ -72,7 +72,7 @@ class CertifiedNewton(LinearLearner):
     def __post_init__(self):
         super().__post_init__()
         budget(self.sigma, self.epsilon, self.delta)
-        if self.residual_constant < SMALLEST_CONSTANT:
+        if not self.residual_constant >= SMALLEST_CONSTANT:
             raise ValueError(f"residual_constant must be at least {SMALLEST_CONSTANT:.4f}: below it nothing is proven")
 
     def residual(self) -> float:
@@ -116,7 +116,7 @@ class CertifiedNewton(LinearLearner):
         lengths, moved = torch.linalg.vector_norm(step, dim=0), torch.linalg.vector_norm(x @ step, dim=0)
         beta = state.beta + self.residual_constant * norm * lengths * moved
         total, allowed = self._total(beta), budget(self.sigma, self.epsilon, self.delta)
-        if total > allowed:
+        if not total <= allowed:  # nor if it is no number
             raise BudgetExhausted(
                 f"removal would raise the certified residual to {total:.3g}, above the budget {allowed:.3g}: retrain"
             )

@@ -183,7 +183,7 @@ class DpSgd(Learner):
         like = next(model.parameters())
         door = torch.arange(min(2, len(examples)))
         images = examples.pixels(door, like.device, like.dtype)
-        rules = check_gradients(model, images, examples.labels[door].to(like.device))
+        rules = check_gradients(model, images, examples.labels.to(like.device))
         velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
         clip, clips, seen = self.clip, [], 0
         with seeding.isolated(self.seed, "dropout", state.trainings):
@@ -234,7 +234,7 @@ class DpSgd(Learner):
             epsilon = self.spent().certified()
         else:
             epsilon = accounting.group_epsilon(self.state.phases, self.delta, size)
-        if epsilon > self.max_epsilon:
+        if not epsilon <= self.max_epsilon:
             raise BudgetExhausted(
                 f"{size} deletions cost epsilon {epsilon:.3g}, above max_epsilon {self.max_epsilon:g}: retrain"
             )

@@ -74,7 +74,7 @@ def langevin_steps(
     check_budget(epsilon, delta)
 
     def short(steps: int) -> bool:
-        return renyi_epsilon(after_steps(curve, constants, steps, step_size), delta) > epsilon
+        return not renyi_epsilon(after_steps(curve, constants, steps, step_size), delta) <= epsilon
 
     high = 1
     while high < most and short(high):

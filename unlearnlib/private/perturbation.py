@@ -38,7 +38,7 @@ class _DoNothing(LinearLearner):
     def _unlearn(self, index: Tensor, keep: Tensor) -> tuple[dict[str, int], int, Certificate]:
         size = self.state.trained_on - int(keep.sum())
         epsilon = self._group(size)
-        if epsilon > self.max_epsilon:
+        if not epsilon <= self.max_epsilon:
             raise BudgetExhausted(
                 f"{size} deletions cost epsilon {epsilon:.3g}, above max_epsilon {self.max_epsilon:g}: retrain"
             )

@@ -1,6 +1,7 @@
 """One door for positions and one for pixels, and every learner behind them."""
 
 import copy
+import math
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from unlearnlib.private.langevin import Langevin
 from unlearnlib.private.noisy_finetuning import NoisyFineTuning
 from unlearnlib.private.perturbation import ObjectivePerturbation, OutputPerturbation
 from unlearnlib.private.rewind import RewindToDelete
+from unlearnlib.training.loop import Diverged
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.recipe import Recipe
 
@@ -227,6 +229,83 @@ def test_a_learner_does_not_touch_the_examples_it_was_given(name):
     before = given.checksum()
     LEARNERS[name]().fit(given).forget(POSITIONS)
     assert given.checksum() == before
+
+
+PARAMETERS = [
+    (Ridge, dict(lam=[math.nan, -1, "a", math.inf, 1e300], n_classes=[0, 1, 2.5], targets=[3])),
+    (KernelRidge, dict(lam=[math.nan, 0, "a", math.inf], gamma=[-1, math.nan], kernel=["x"])),
+    (NaiveBayes, dict(floor=[0, -1, math.nan, "a"], n_classes=[1, True])),
+    (NearestMean, dict(n_classes=["a"])),
+    (NearestNeighbours, dict(k=[0, 1.5, "a"], smoothing=[0, -1, math.nan])),
+    (DareForest, dict(n_trees=[0, 1.5], n_thresholds=[256, 2.5], max_depth=[25, 2.5], min_leaf=[math.nan, 0])),
+    (DareForest, dict(smoothing=[0, math.nan], occurrence=[0, math.nan, 2], max_features=[True, math.nan, 0])),
+    (ClassModules, dict(hidden=[1.5], lr=[math.nan, 0], steps=["a"], batch_size=[0])),
+    (lambda **o: Sisa(network, RECIPE, **o), dict(shards=[0, 1.5, 1000], slices=["a"], workers=[-1])),
+    (OutputPerturbation, dict(lam=[0, math.nan, "a"], epsilon=[math.nan, -1, "a"], delta=[1.0, math.nan, -1])),
+    (CertifiedNewton, dict(sigma=[0, math.nan], epsilon=[20.0], residual_constant=[0.01, math.nan])),
+    (DescentToDelete, dict(iterations=[0, math.nan], delta=[0, 1])),
+    (Langevin, dict(step_size=[100.0, math.nan], sigma=[0], burn_in=[0])),
+    (lambda **o: DpSgd(network(), **o), dict(noise_multiplier=[0, math.nan, "a"], epsilon=[0], sample_rate=[0.5])),
+    (lambda **o: NoisyFineTuning(lambda e: network(), **o), dict(gradient_clip=[0, math.nan], decay=[-1, 1000])),
+    (lambda **o: RewindToDelete(network(), **o), dict(rewound=[-1, 1000], smoothness=[0, math.nan], capacity=[0])),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), PARAMETERS)
+def test_parameters_out_of_their_range_are_refused(make, options):
+    for name, values in options.items():
+        for value in values:
+            with pytest.raises(ValueError) as error:
+                make(**{name: value}).fit(DATA)
+            assert "\n" not in str(error.value), (name, value)
+
+
+ONE_CLASS = Examples(DATA.images, torch.zeros_like(DATA.labels))
+EMPTY_PICTURES = Examples(torch.zeros_like(DATA.images), DATA.labels)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_degenerate_data_have_finite_answers_or_a_refusal(name, fitted):
+    cases = {
+        "one class": lambda: LEARNERS[name]().fit(ONE_CLASS),
+        "one example": lambda: LEARNERS[name]().fit(DATA[:1]),
+        "empty pictures": lambda: LEARNERS[name]().fit(EMPTY_PICTURES),
+        "huge": lambda: LEARNERS[name]().fit(Examples(1e30 * DATA.pixels(), DATA.labels)),
+        "one class left": lambda: forgotten(DATA.labels == 1),
+        "one example left": lambda: forgotten(range(1, N)),
+    }
+
+    def forgotten(request):
+        learner = fitted(name)
+        learner.forget(request)
+        return learner
+
+    for case, make in cases.items():
+        try:
+            answer = make().logits(QUERIES.images)
+        except (ValueError, Diverged) as error:
+            assert "\n" not in str(error), case
+            continue
+        assert not torch.isnan(answer).any() and len(answer) == 30, case
+        if case == "one class left" and name in EXACT:
+            assert not answer.argmax(1).any(), case  # nobody says the class that is gone
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_deletions_add_up(name, fitted):
+    """Two requests, in another order, are one request; and again on the same position is none."""
+    at_once, in_turn = fitted(name), fitted(name)
+    at_once.forget([1, 7, 9, 30])
+    in_turn.forget([30, 9])
+    in_turn.forget([7, 1])
+    found = [learner.logits(QUERIES.images) for learner in (at_once, in_turn)]
+    assert torch.equal(*found) if "ridge" not in name and name != "head" else torch.allclose(*found, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dp-sgd", "rewind", "fine-tuning"])
+def test_labels_beyond_the_outputs_are_refused(name):
+    with pytest.raises(ValueError, match="label 6, but the network has 2 outputs"):
+        LEARNERS[name]().fit(Examples(DATA.images, DATA.labels + 5))
 
 
 def test_predict_reads_bytes_as_the_learners_do():
