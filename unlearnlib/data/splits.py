@@ -34,11 +34,15 @@ def split(
     that requests with one seed share it, and with it the original model. `identity` and `file` take whatever they
     name, also out of the validation set: nobody who is forgotten keeps a picture in the retain or validation set.
     Pictures in `ds.test` are never touched. `memorisation`, one score for each of `ds.train`, is needed by
-    `memorised`. A request that is not in the grammar, or that matches nothing or everything, is a ValueError.
+    `memorised`. A request that is not in the grammar, or that matches nothing or everything, and a validation set that
+    is asked for and would be empty, are ValueErrors.
     """
     check_kind("what is split", ds, Dataset, "see data.load, or Split.of for parts of your own")
     request = requests.parse(forget)
     held_out = stratified(ds.train.labels, validation, generator(seed, "validation"))
+    if validation > 0 and not held_out.any():
+        few = f"{len(ds.train)} pictures in {ds.n_classes} classes are too few to hold out {validation:g} of"
+        raise ValueError(f"{few}: raise validation=, or give validation=0")
     free = (~held_out).nonzero().flatten()
     chosen = requests.select(request, requests.Situation(ds.train, free, ds.class_names, seed, memorisation))
     is_forget = torch.zeros(len(ds.train), dtype=torch.bool)
