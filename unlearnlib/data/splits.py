@@ -6,7 +6,6 @@ The containers are in `examples.py`, the grammar of requests in `requests.py`.
 """
 
 import hashlib
-import numbers
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from unlearnlib.data import requests
 from unlearnlib.data.examples import Dataset, Examples, Split
 from unlearnlib.data.strata import stratified
-from unlearnlib.data.tensors import check_kind
+from unlearnlib.data.tensors import check_fraction, check_kind
 from unlearnlib.seeding import generator
 
 
@@ -62,8 +61,7 @@ def add_label_noise(ds: Dataset, fraction: float, seed: int = 0) -> Dataset:
     ones). The test part is not changed. More noise with the same seed contains less noise.
     """
     check_kind("what gets label noise", ds, Dataset, "see data.load")
-    if isinstance(fraction, bool) or not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must lie between 0 and 1, not {fraction!r}")
+    check_fraction("fraction", fraction, one=True)
     labels = ds.train.labels.clone()
     noisy = torch.randperm(len(labels), generator=generator(seed, "label noise"))[: round(fraction * len(labels))]
     labels[noisy] = requests.wrong_labels(labels, ds.n_classes, generator(seed, "label noise", "labels"))[noisy]

@@ -1,11 +1,9 @@
 """Draws that keep the share of every class."""
 
-import numbers
-
 import torch
 from torch import Tensor
 
-from unlearnlib.data.tensors import check
+from unlearnlib.data.tensors import check_fraction
 
 
 def stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
@@ -14,8 +12,7 @@ def stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> T
     Class c of n_c images gives floor(fraction n_c); the images missing from round(fraction N) come one each from
     the classes with the largest remainders, ties broken at random.
     """
-    number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
-    check(number and 0 <= fraction < 1, f"a held-out fraction must be at least 0 and below 1, not {fraction!r}")
+    check_fraction("a held-out fraction", fraction)
     labels = labels.cpu()
     n, sizes = len(labels), torch.bincount(labels)
     order = torch.randperm(n, generator=generator)

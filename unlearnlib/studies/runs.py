@@ -28,6 +28,7 @@ import pandas as pd
 from unlearnlib.audit.batteries.battery import battery, logits_of
 from unlearnlib.audit.batteries.rungs import Logits
 from unlearnlib.audit.verdicts import tidy
+from unlearnlib.data.tensors import check, check_kind
 from unlearnlib.methods.records import Cost
 from unlearnlib.store import addresses, cache
 from unlearnlib.studies import settings
@@ -74,6 +75,8 @@ def run(
     diverges is a result and is kept; any other failure is tried again by the next run. Rows that the disk has no room
     for are returned all the same, after one warning.
     """
+    check_kind("what is run", grid, Grid, "see studies.Grid")
+    check(folder is None or str(folder) != "", "folder is empty: name one, or leave it out")
     with ExitStack() as context:
         context.enter_context(stoppable())
         context.enter_context(one_thread())
