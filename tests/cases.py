@@ -1,7 +1,7 @@
 """One table of networks, shapes and devices that every method, audit and learner is tried on.
 
-A case says how a network is made, on what pictures, and what is expected of it: `takes` is "all" where every method must
-work, "some" where a method may refuse in one line (its layers have no curvature block, say), "none" where it must.
+A case says how a network is made, on what pictures, and what is expected of it. `takes` is "all" where every method
+must work, "some" where a method may refuse in one line (its layers have no curvature block, say), "none" where it must.
 """
 
 from collections.abc import Callable

@@ -59,7 +59,7 @@ def test_label_noise_changes_that_many_training_labels_to_others():
     assert torch.equal(data.add_label_noise(noisy, 0.2).train.attributes["true_label"], ds.train.labels)
     assert torch.equal(data.add_label_noise(ds, 0.0).train.labels, ds.train.labels)
     assert (data.add_label_noise(ds, 1.0).train.labels != ds.train.labels).all()
-    for fraction in (-0.1, 1.1, float("nan")):
+    for fraction in (-0.1, 1.1, float("nan"), "0.1", True, None, 10**400):
         with pytest.raises(ValueError, match="fraction"):
             data.add_label_noise(ds, fraction)
 

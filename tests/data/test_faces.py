@@ -137,7 +137,7 @@ def damaged_tables():
     yield faces.raf_db, raf, "train_1.jpg 9\ntest_1.jpg 1\n", "labels from 1 to 7"
 
 
-@pytest.mark.parametrize(("load", "table", "content", "message"), damaged_tables())
+@pytest.mark.parametrize(("load", "table", "content", "message"), list(damaged_tables()))
 def test_a_damaged_table_is_named_in_one_line(tmp_path, load, table, content, message):
     if load is faces.mufac:
         mufac_folder(tmp_path)

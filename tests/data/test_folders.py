@@ -154,7 +154,7 @@ def test_a_test_part_that_would_be_empty_is_refused(tmp_path):
         data.load(f"folder:{tmp_path}", size=8)
     assert len(data.load(f"folder:{tmp_path}", size=8, test=0).test) == 0
     for wrong in (1.0, -0.1, float("nan"), "0.2", True):
-        with pytest.raises(ValueError, match="test must be a fraction"):
+        with pytest.raises(ValueError, match="test must be at least 0 and below 1"):
             data.load(f"folder:{tmp_path}", size=8, test=wrong)
 
 

@@ -361,8 +361,13 @@ def test_a_class_that_is_everything_and_data_without_people_are_refused():
             split(one, "memorised:high,n=3", memorisation=scores)
     with pytest.raises(ValueError, match="seed"):
         split(one, seed=-1)
-    with pytest.raises(ValueError, match="held-out fraction"):
-        split(one, validation=1.0)
+    for wrong in (1.0, -0.1, float("nan"), "0.1", True):
+        with pytest.raises(ValueError, match="held-out fraction"):
+            split(one, validation=wrong)
+    few = numbered(4)
+    with pytest.raises(ValueError, match="4 pictures in 4 classes are too few to hold out 0.1 of"):
+        split(few, "random:1")
+    assert len(split(few, "random:1", validation=0).validation) == 0
 
 
 def test_unknown_identities_are_not_people():

@@ -113,6 +113,9 @@ def test_colour_archives_keep_superclasses(folder, monkeypatch):
     ds = data.load("cifar100")
     assert ds.test.images.is_contiguous() and np.array_equal(ds.test.images.permute(0, 2, 3, 1).numpy(), images)
     assert ds.train.attributes["coarse_labels"].tolist() == [0, 0, 1, 1, 2, 2]
+    (folder / "cifar100_test.npz").unlink()
+    with pytest.raises(ValueError, match="lacks cifar100_test.npz"):
+        data.load("cifar100")
 
 
 def small_mnist(**changes):
@@ -226,7 +229,7 @@ def test_strangers_and_small_faces(folder, monkeypatch):
     assert torch.equal(half.train.images.double(), (means + 0.5).floor())
     with pytest.raises(ValueError, match="8 pictures of people with fewer than 6, not 9"):
         data.load("lfw", least=6, strangers=9)
-    for wrong in ({"least": 4}, {"task": "smiling", "strangers": 1}, {"size": 48}):
+    for wrong in ({"least": 4}, {"task": "smiling", "strangers": 1}, {"size": 48}, {"strangers": 1.5}, {"least": "5"}):
         with pytest.raises(ValueError):
             data.load("lfw", **wrong)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from unlearnlib.store import addresses
+from unlearnlib.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,18 @@ def test_a_key_follows_content_and_nothing_else():
 def test_what_has_no_content_has_no_key(value):
     with pytest.raises(addresses.Unkeyable, match="cannot be part of a cache key"):
         addresses.key(a=value)
+
+
+@dataclass(frozen=True)
+class Outer:
+    parts: tuple = ()
+    options: object = None
+
+
+def test_the_homes_of_nested_parts_are_found():
+    deep = Outer(parts=(First(), [Outer(options={"recipe": Recipe()})]))
+    assert addresses.homes(deep) == {__name__, "unlearnlib.training.recipe"}
+    assert addresses.homes({"a": 1, "b": (None, "x")}) == set()
 
 
 def test_numerics_tell_pinned_from_fast(monkeypatch):

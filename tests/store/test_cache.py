@@ -1,5 +1,6 @@
 """The cache: damage that is noticed, kill -9 that costs nothing, one maker of many."""
 
+import errno
 import os
 import pickle
 import random
@@ -253,6 +254,97 @@ def test_the_environment_moves_it_and_switches_it_off(tmp_path, monkeypatch):
     assert cache.store() is None
     assert cache.remember(ADDRESS, lambda: Entry(None, {"a": 2})).about == {"a": 2}
     monkeypatch.setenv("UNLEARN_CACHE", str(tmp_path))
-    monkeypatch.setenv("UNLEARN_CACHE_GB", "many")
-    with pytest.raises(ValueError, match="UNLEARN_CACHE_GB must be a number"):
-        cache.store()
+    for wrong in ("many", "inf", "-inf", "nan", "-1", "0", "1e300", "9" * 9999):
+        monkeypatch.setenv("UNLEARN_CACHE_GB", wrong)
+        with pytest.raises(ValueError, match="UNLEARN_CACHE_GB must be a number of gigabytes above 0") as error:
+            cache.store()
+        assert len(str(error.value)) < 200
+    for right, limit in (("0.5", 5e8), ("", 5e9), ("1e3", 1e12)):
+        monkeypatch.setenv("UNLEARN_CACHE_GB", right)
+        assert cache.store().limit == limit
+    for wrong in ("x" * 5000, "~nobody-of-this-name/x", "a/" * 3000):
+        monkeypatch.setenv("UNLEARN_CACHE", wrong)
+        with pytest.raises(ValueError, match="UNLEARN_CACHE: no file can have this path"):
+            cache.store()
+
+
+def test_what_is_stored_has_the_permissions_that_the_mask_leaves(tmp_path):
+    for mask in (0o022, 0o027, 0o077):
+        before = os.umask(mask)
+        try:
+            Store(tmp_path / f"{mask}").write(ADDRESS, Entry({"w": torch.ones(2)}))
+            cache.write_table(tmp_path / f"{mask}" / "results.parquet", TABLE)
+        finally:
+            os.umask(before)
+        files_of = [path for path in (tmp_path / f"{mask}").rglob("*") if path.is_file()]
+        assert len(files_of) == 3 and {path.stat().st_mode & 0o777 for path in files_of} == {0o666 & ~mask}
+
+
+def heads():
+    """Heads that another user of a shared folder could have written."""
+    yield "[" * 200_000 + "]" * 200_000, "nested for ever"
+    yield "{" + '"a":{' * 100_000, "nested and cut"
+    yield "null", "no mapping"
+    for file in ("../../secret.npz", "/dev/zero", f"{'0' * 64}-00000000.npz", f"{ADDRESS}-00000000.npz/../x", 7):
+        about = {"file": file, "key": ADDRESS, "about": {}}
+        yield cache.json.dumps({**about, "checksum": cache._checksum(about, b"")}), str(file)
+
+
+def test_a_head_of_somebody_else_is_damage_and_reads_nothing_else(tmp_path, caplog):
+    (tmp_path / "secret.npz").write_bytes(_npz(np.zeros(1)))
+    for text, what in heads():
+        caplog.clear()
+        store = Store(tmp_path / "cache")
+        head = tmp_path / "cache" / ADDRESS[:2] / f"{ADDRESS}.json"
+        head.parent.mkdir(parents=True, exist_ok=True)
+        head.write_text(text)
+        assert store.packed(ADDRESS) is None, what
+        assert store.read(ADDRESS) is None and len(caplog.messages) == 1 and "damaged" in caplog.text, what
+        assert len(caplog.messages[0]) < 400 and "\n" not in caplog.messages[0]
+
+
+def test_a_pipe_in_place_of_an_entry_is_not_waited_for(tmp_path):
+    store = Store(tmp_path)
+    (tmp_path / ADDRESS[:2]).mkdir()
+    os.mkfifo(tmp_path / ADDRESS[:2] / f"{ADDRESS}.json")
+    assert store.read(ADDRESS) is None
+    assert store.remember(ADDRESS, lambda: Entry(None, {"a": 1})).about == {"a": 1} == store.read(ADDRESS).about
+
+
+def test_a_full_disk_is_said_once_a_store_and_once_a_run(tmp_path, caplog, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write", full)
+    first, second = Store(tmp_path / "a"), Store(tmp_path / "b")
+    for store in (first, first, second):
+        for number in range(3):
+            assert store.remember(addresses.key(n=number), lambda: Entry(None, {"a": 1})).about == {"a": 1}
+    assert len(caplog.messages) == 2
+    caplog.clear()
+    with cache.warning_once():
+        for store in (first, second):
+            store.keep(ADDRESS, Entry(None))
+            store.adopt(ADDRESS, (b"{}", "", b""))
+    assert len(caplog.messages) == 1 and "No space left on device" in caplog.text
+
+
+def test_what_another_process_is_writing_is_not_swept(tmp_path):
+    ready = tmp_path / "ready"
+
+    def hold():
+        handle = os.open(tmp_path / "x.partial", os.O_CREAT | os.O_RDWR)
+        files._lock(handle)
+        ready.touch()
+        time.sleep(60)
+
+    child = forked(hold)
+    while not ready.exists():
+        time.sleep(0.01)
+    os.utime(tmp_path / "x.partial", (1, 1))
+    files.sweep(tmp_path.glob("*.partial"))
+    assert (tmp_path / "x.partial").exists()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    files.sweep(tmp_path.glob("*.partial"))
+    assert not (tmp_path / "x.partial").exists()

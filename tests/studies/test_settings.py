@@ -137,6 +137,21 @@ def test_an_address_follows_the_code_of_the_parts_that_a_method_takes_along(monk
         settings.address_of_unlearned(SETTING, "finetune", 0, parts=(Homemade(),))
 
 
+def test_an_address_follows_what_trains_several_models_where_that_is_done(monkeypatch):
+    alone, code = settings.address_of_original(SETTING, 0), addresses.code
+
+    def edited(*modules):
+        return {name: "edited" if name == "unlearnlib.training.many" else d for name, d in code(*modules).items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(addresses, "code", edited)
+        assert settings.address_of_original(SETTING, 0) == alone
+    monkeypatch.setattr(settings, "stacks", lambda device: True)
+    together = settings.address_of_original(SETTING, 0)
+    monkeypatch.setattr(addresses, "code", edited)
+    assert settings.address_of_original(SETTING, 0) != together
+
+
 def test_several_models_are_the_same_bits_as_each_alone(monkeypatch):
     alone = [state(original(SETTING, seed)) for seed in (0, 1)]
     assert all(same(a, state(b)) for a, b in zip(alone, originals(SETTING, (0, 1)), strict=True))

@@ -376,10 +376,33 @@ def test_a_wrong_grid_is_refused_before_anything_is_trained():
         (dict(seeds=(-1,)), "between 0 and"),
         (dict(settings=()), "at least one setting"),
         (dict(rungs=("utilities",)), "rungs are"),
+        (dict(seeds=3), "seeds of a grid must be a list, not 3"),
+        (dict(methods=[3]), "a method is name"),
+        (dict(settings=["mnist5k"]), "each of settings must be Setting, not str"),
+        (dict(settings=None), "settings of a grid must be a list"),
     ]
     for change, message in wrong:
         with pytest.raises(ValueError, match=message):
             replace(GRID, **change)
+
+
+def test_what_cannot_be_run_is_refused_in_one_line():
+    for arguments, message in (
+        (dict(grid=[SETTING]), "what is run must be Grid, not list"),
+        (dict(grid=GRID, folder=""), "folder is empty"),
+        (dict(grid=GRID, workers=-1), "workers must be a whole number"),
+        (dict(grid=GRID, workers="2"), "workers must be a whole number"),
+        (dict(grid=GRID, limit=5), "limit= needs workers= or cluster="),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(**arguments)
+    for wrong, message in (
+        (dict(recipe="fast"), "recipe must be Recipe, not str"),
+        (dict(dataset=None), "dataset must be str, not NoneType"),
+        (dict(model_options="hidden"), "model_options must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Setting(**wrong)
 
 
 def test_progress_is_a_line_in_the_log_where_there_is_no_terminal(monkeypatch, caplog):

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from unlearnlib import studies
-from unlearnlib.training import cluster
-from unlearnlib.training.cluster import Failed, Job, execute
+from unlearnlib.training import cluster, jobs, remote
+from unlearnlib.training.cluster import execute
+from unlearnlib.training.jobs import Failed, Job
 
 
 def add(argument, needed):
@@ -45,6 +46,14 @@ def threads(argument, needed):
     return torch.get_num_threads()
 
 
+def leave(argument, needed):
+    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "nothing": BaseException("odd")}[argument]
+
+
+def hang(argument, needed):
+    time.sleep(argument)
+
+
 GRAPH = [
     Job("a", add, 1),
     Job("b", add, 2, kept=True),
@@ -66,6 +75,52 @@ def test_a_graph_here_with_failures():
     assert ended["a"] is None and ended["b"] == 2 and ended["threads"] == 1
     assert ended["memory"] == Failed("MemoryError: no memory at all", lasting=False)
     assert ended["diverged"] == Failed("ArithmeticError: no diverged at all", lasting=True)
+
+
+LEAVING = [Job(how, leave, how, kept=True) for how in ("exit", "interrupt", "nothing")] + [Job("a", add, 1, kept=True)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_job_that_wants_to_leave_ends_itself_and_not_the_run(workers):
+    ended = dict(execute(LEAVING, workers=workers))
+    assert ended["exit"] == Failed("SystemExit: 3") and ended["interrupt"] == Failed("KeyboardInterrupt")
+    assert ended["nothing"] == Failed("BaseException: odd") and ended["a"] == 1
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_real_signal_ends_the_run(number, error):
+    def signalled(argument, needed):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    before = signal.getsignal(number)
+    with pytest.raises(error) as raised:
+        list(execute([Job("a", signalled, None), Job("b", add, 1)]))
+    assert signal.getsignal(number) is before
+    assert number == signal.SIGINT or raised.value.code == 143
+
+
+def test_handlers_of_an_application_are_left_alone():
+    mine = lambda *_: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with jobs.stoppable():
+            assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_job_over_the_limit_is_ended_and_its_neighbours_are_not_blamed():
+    slow = [Job("slow", hang, 600, kept=True), Job("told", seen, None, ("slow",), kept=True)]
+    ended = dict(execute([*slow, *(Job(name, add, 1, kept=True) for name in "abc")], workers=2, limit=8))
+    assert ended["slow"] == Failed("it took longer than the limit of 8 seconds")
+    assert ended["told"] == {"slow": "it took longer than the limit of 8 seconds"}
+    assert [ended[name] for name in "abc"] == [1, 1, 1]
+    for wrong in (0, -1, float("nan"), "5"):
+        with pytest.raises(ValueError, match="limit must be seconds above 0"):
+            list(execute([], workers=1, limit=wrong))
+    with pytest.raises(ValueError, match="limit= needs workers= or cluster="):
+        list(execute([], limit=5))
 
 
 def test_processes_survive_what_kills_one_of_them(tmp_path, monkeypatch):
@@ -149,27 +204,41 @@ def test_wrong_requests_are_one_line_that_says_what_to_do(tmp_path):
 
 
 @pytest.fixture
-def dask(tmp_path):
-    """A scheduler and the processes of two workers on 127.0.0.1; yields its address and the workers by name."""
+def scheduler():
+    """A scheduler on 127.0.0.1; yields its address, its process, and how to start a worker in a folder."""
     program = shutil.which("dask", path=os.path.dirname(sys.executable)) or pytest.skip("dask is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     here = ["--no-dashboard", "--host", "127.0.0.1"]
-    started = [subprocess.Popen([program, "scheduler", *here, "--port", address.rsplit(":", 1)[1]], **_quiet())]
-    workers = {}
-    for name in ("one", "two"):
-        options = ["--nthreads", "1", "--no-nanny", "--name", name, "--resources", "GPU=1"]
-        folder = ["--local-directory", str(tmp_path / name)]
-        environment = {**os.environ, "UNLEARN_CACHE": "off" if name == "one" else str(tmp_path / "cache two")}
-        command = [program, "worker", address, *here, *options, *folder]
-        workers[name] = subprocess.Popen(command, **_quiet(), env=environment)
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])  # of the jobs above
+    known = {**os.environ, "PYTHONPATH": path}
+    command = [program, "scheduler", *here, "--port", address.rsplit(":", 1)[1]]
+    started = [subprocess.Popen(command, **_quiet(), env=known)]
+
+    def start(folder: Path, **environment) -> subprocess.Popen:
+        options = ["--nthreads", "1", "--no-nanny", "--name", folder.name, "--resources", "GPU=1"]
+        command = [program, "worker", address, *here, *options, "--local-directory", str(folder)]
+        started.append(subprocess.Popen(command, **_quiet(), env={**known, **environment}))
+        return started[-1]
+
     try:
-        yield address, workers
+        yield address, started[0], start
     finally:
-        for process in [*workers.values(), *started]:
+        for process in started:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def dask(scheduler, tmp_path):
+    """A scheduler and the processes of two workers; yields its address and the workers by name."""
+    address, _, start = scheduler
+    workers = {
+        "one": start(tmp_path / "one", UNLEARN_CACHE="off"),
+        "two": start(tmp_path / "two", UNLEARN_CACHE=str(tmp_path / "cache two")),
+    }
+    return address, workers
 
 
 def _quiet() -> dict:
@@ -188,6 +257,44 @@ def _running(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def sign():
+    return {"x": 1}
+
+
+def slow_sign():
+    time.sleep(30)
+
+
+def test_a_cluster_without_workers_or_that_is_lost_ends_in_one_line(scheduler, tmp_path, monkeypatch, caplog):
+    """Nobody there; a job over the limit; a worker and then the scheduler lost while all are asked."""
+    address, process, start = scheduler
+    monkeypatch.setattr(remote, "POLL", 0.2)
+    with pytest.raises(ValueError, match=rf"no worker came to {address} within 1 seconds: start one with `dask worker"):
+        remote.agreed(address, sign, patience=1)
+    assert len(caplog.messages) == 1 and "waiting up to 1 seconds" in caplog.text
+    caplog.clear()
+    ended = dict(execute(GRAPH[:2], cluster=address, patience=1))
+    assert ended["b"] == Failed("the cluster had no worker for 1 seconds") and "no worker is left" in caplog.text
+
+    workers = [start(tmp_path / "one")]
+    assert remote.agreed(address, sign) == {"x": 1}
+    leaving = dict(execute(LEAVING, cluster=address))
+    assert leaving["exit"] == Failed("SystemExit: 3") and leaving["a"] == 1
+    slow = [Job("slow", hang, 600, kept=True), Job("told", seen, None, ("slow",), kept=True)]
+    ended = dict(execute(slow, cluster=address, limit=1, patience=1))
+    assert ended["slow"] == Failed("it took longer than the limit of 1 seconds") and isinstance(ended["told"], Failed)
+    assert workers[0].wait(20) is not None, "nothing else ends what a thread is at"
+
+    for victim in (lambda: workers[-1], lambda: process):
+        workers.append(start(tmp_path / f"{len(workers)}"))
+        remote.agreed(address, sign)
+        threading.Timer(1.0, lambda victim=victim: victim().kill()).start()
+        with pytest.raises(ValueError, match="was lost while it was asked") as error:
+            remote.agreed(address, slow_sign)
+        assert "\n" not in str(error.value)
+    assert all("Traceback" not in record.getMessage() and not record.exc_info for record in caplog.records)
 
 
 def test_a_study_on_a_cluster_that_loses_a_worker_has_the_rows_of_the_sequential_run(dask, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from torch import Tensor
 from unlearnlib.data.examples import Dataset, Examples
 from unlearnlib.data.pictures import read_pictures
 from unlearnlib.data.sources import olivetti
-from unlearnlib.data.tensors import integers
+from unlearnlib.data.tensors import check_fraction, check_whole, integers
 from unlearnlib.seeding import numpy_generator
 from unlearnlib.store.places import expanded
 
@@ -197,10 +197,8 @@ def planted_olivetti(size: int = 64, correlation: float = 0.0, strangers: int = 
     All pictures of `strangers` people, drawn with `seed`, are in the test part as well and none in the training part:
     attribute `seen` is 0 for these and 1 for all other pictures.
     """
-    if not 0 <= correlation <= 1:
-        raise ValueError(f"correlation must lie between 0 and 1, not {correlation!r}")
-    if isinstance(strangers, bool) or not isinstance(strangers, int) or not 0 <= strangers < 40:
-        raise ValueError(f"strangers must be a whole number below 40, not {strangers!r}")
+    check_fraction("correlation", correlation, one=True)
+    check_whole("strangers", strangers, 0, below=40)
     ds = olivetti(size)
     unknown = torch.from_numpy(numpy_generator(seed, "planted", "strangers").permutation(40)[:strangers])
     bit = numpy_generator(seed, "planted", "bits").permutation(40) % 2

@@ -3,7 +3,6 @@
 Classes come from pictures: what is hidden, or what an operating system or an editor keeps beside them, is not there.
 """
 
-import numbers
 import os
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from unlearnlib.data.examples import Dataset, Examples
 from unlearnlib.data.pictures import check_size, read_pictures
 from unlearnlib.data.strata import stratified
-from unlearnlib.data.tensors import integers
+from unlearnlib.data.tensors import check_fraction, integers
 from unlearnlib.seeding import generator
 from unlearnlib.store.places import expanded
 
@@ -72,8 +71,7 @@ def _read(root: Path, asked: str, size: int, test: float | None) -> Dataset:
 def _divided(name: str, asked: str, classes: tuple[str, ...], examples: Examples, test: float | None) -> Dataset:
     """The pictures with a fixed stratified test part, the same for everybody."""
     fraction = 0.2 if test is None else test
-    if isinstance(fraction, bool) or not isinstance(fraction, numbers.Real) or not 0 <= fraction < 1:
-        raise ValueError(f"{asked}: test must be a fraction, at least 0 and below 1, not {test!r}")
+    check_fraction(f"{asked}: test", fraction)
     held = stratified(examples.labels, fraction, generator(0, name, "test"))
     if fraction > 0 and not held.any():
         few = f"{len(examples)} pictures in {len(classes)} classes are too few to hold out {fraction:g} of"

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from unlearnlib.data.tensors import check, tensor
+from unlearnlib.data.tensors import check, check_whole, tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")  # no format that runs a program
 PIXELS = 80_000_000  # the largest picture that is decoded; in memory a pixel takes four bytes and more
@@ -26,8 +26,7 @@ _MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "CMYK": "
 
 
 def check_size(size: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 8:
-        raise ValueError(f"size must be a whole number of pixels, at least 8, not {size!r}")
+    check_whole("size", size, 8)
 
 
 def check_room(count: int, size: int) -> None:

@@ -19,7 +19,7 @@ from unlearnlib.data import cartoon, downloads
 from unlearnlib.data.examples import Dataset, Examples
 from unlearnlib.data.pictures import check_room, check_size, square
 from unlearnlib.data.strata import stratified
-from unlearnlib.data.tensors import integers, tensor
+from unlearnlib.data.tensors import check_fraction, check_whole, integers, tensor
 from unlearnlib.seeding import generator
 from unlearnlib.store.places import expanded
 
@@ -91,11 +91,14 @@ def fashion_mnist() -> Dataset:
 
 
 def _sheets(name: str, stem: str, extra: tuple[str, ...] = ()) -> Dataset | None:
-    """A data set kept as `<stem>_train.npz` and `<stem>_test.npz`; None if either is missing."""
+    """A data set kept as `<stem>_train.npz` and `<stem>_test.npz`; None if both are missing."""
     files = [f"{stem}_{part}.npz" for part in ("train", "test")]
     arrays = [archive(file) for file in files]
-    if any(found is None for found in arrays):
+    missing = [file for file, found in zip(files, arrays, strict=True) if found is None]
+    if len(missing) == len(files):
         return None
+    if missing:  # a download would have other pictures than the archive that is there
+        raise ValueError(f"UNLEARN_DATA lacks {missing[0]}: fetch it, or move the other file of {name} away")
     train, test = (
         Examples(tensor(decode(a)), integers(a["labels"]), attributes={k: integers(a[k]) for k in extra})
         for a in arrays
@@ -135,8 +138,10 @@ def lfw(task: str = "male", least: int = 5, strangers: int = 0, size: int = 64) 
     """
     if task not in ("male", "smiling", "identity"):
         raise ValueError(f"task must be male, smiling or identity, not {task!r}")
-    if least < 5 or strangers < 0 or (task != "male" and (least, strangers) != (5, 0)):
-        raise ValueError("lfw takes least >= 5 and strangers >= 0, and other values than 5 and 0 with task='male' only")
+    check_whole("least", least, 5)
+    check_whole("strangers", strangers, 0)
+    if task != "male" and (least, strangers) != (5, 0):
+        raise ValueError("lfw takes other values than least=5 and strangers=0 with task='male' only")
     if size not in (32, 64):
         raise ValueError(f"lfw has pictures of 64 pixels, and of 32 by averaging; not {size!r}")
     arrays = archive("lfw64.npz")
@@ -253,10 +258,8 @@ def cartoon_faces(
     same when any of people, per_person, task change; with another correlation only smile and glasses change.
     """
     for name, value, least in (("size", size, 16), ("people", people, 2), ("per_person", per_person, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number, at least {least}, not {value!r}")
-    if not 0 <= correlation <= 1:
-        raise ValueError(f"correlation must lie between 0 and 1, not {correlation!r}")
+        check_whole(name, value, least)
+    check_fraction("correlation", correlation, one=True)
     if task not in FACE_TASKS:
         raise ValueError(f"task must be smile, glasses or identity, not {task!r}")
     everybody = people if task == "identity" else people + -(-people // 2)

@@ -6,7 +6,6 @@ The containers are in `examples.py`, the grammar of requests in `requests.py`.
 """
 
 import hashlib
-import numbers
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 from unlearnlib.data import requests
 from unlearnlib.data.examples import Dataset, Examples, Split
 from unlearnlib.data.strata import stratified
-from unlearnlib.data.tensors import check_kind
+from unlearnlib.data.tensors import check_fraction, check_kind
 from unlearnlib.seeding import generator
 
 
@@ -34,11 +33,15 @@ def split(
     that requests with one seed share it, and with it the original model. `identity` and `file` take whatever they
     name, also out of the validation set: nobody who is forgotten keeps a picture in the retain or validation set.
     Pictures in `ds.test` are never touched. `memorisation`, one score for each of `ds.train`, is needed by
-    `memorised`. A request that is not in the grammar, or that matches nothing or everything, is a ValueError.
+    `memorised`. A request that is not in the grammar, or that matches nothing or everything, and a validation set that
+    is asked for and would be empty, are ValueErrors.
     """
     check_kind("what is split", ds, Dataset, "see data.load, or Split.of for parts of your own")
     request = requests.parse(forget)
     held_out = stratified(ds.train.labels, validation, generator(seed, "validation"))
+    if validation > 0 and not held_out.any():
+        few = f"{len(ds.train)} pictures in {ds.n_classes} classes are too few to hold out {validation:g} of"
+        raise ValueError(f"{few}: raise validation=, or give validation=0")
     free = (~held_out).nonzero().flatten()
     chosen = requests.select(request, requests.Situation(ds.train, free, ds.class_names, seed, memorisation))
     is_forget = torch.zeros(len(ds.train), dtype=torch.bool)
@@ -58,8 +61,7 @@ def add_label_noise(ds: Dataset, fraction: float, seed: int = 0) -> Dataset:
     ones). The test part is not changed. More noise with the same seed contains less noise.
     """
     check_kind("what gets label noise", ds, Dataset, "see data.load")
-    if isinstance(fraction, bool) or not isinstance(fraction, numbers.Real) or not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must lie between 0 and 1, not {fraction!r}")
+    check_fraction("fraction", fraction, one=True)
     labels = ds.train.labels.clone()
     noisy = torch.randperm(len(labels), generator=generator(seed, "label noise"))[: round(fraction * len(labels))]
     labels[noisy] = requests.wrong_labels(labels, ds.n_classes, generator(seed, "label noise", "labels"))[noisy]

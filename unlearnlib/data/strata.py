@@ -1,11 +1,9 @@
 """Draws that keep the share of every class."""
 
-import numbers
-
 import torch
 from torch import Tensor
 
-from unlearnlib.data.tensors import check
+from unlearnlib.data.tensors import check_fraction
 
 
 def stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
@@ -15,8 +13,7 @@ def stratified(labels: Tensor, fraction: float, generator: torch.Generator) -> T
     the classes with the largest remainders, ties broken at random. By hand, because scikit-learn's stratified splits
     refuse a class of one image and may take every image of a small class.
     """
-    number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
-    check(number and 0 <= fraction < 1, f"a held-out fraction must be at least 0 and below 1, not {fraction!r}")
+    check_fraction("a held-out fraction", fraction)
     labels = labels.cpu()
     n, sizes = len(labels), torch.bincount(labels)
     order = torch.randperm(n, generator=generator)

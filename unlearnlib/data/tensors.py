@@ -1,6 +1,8 @@
 """Checks and conversions of tensors that the containers share."""
 
 import hashlib
+import math
+import numbers
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,21 @@ def check_vector(name: str, value: Any, n: int, dtype: torch.dtype | None = None
 def check_kind(name: str, value: Any, kind: type, hint: str) -> None:
     """A ValueError in one line where somebody gave a DataLoader, a path or anything else that is not a `kind`."""
     check(isinstance(value, kind), f"{name} must be {kind.__name__}, not {type(value).__name__}: {hint}")
+
+
+def check_fraction(name: str, value: Any, *, one: bool = False) -> None:
+    """Refuse what is not a number from 0 on and below 1 (or 1 itself, where `one`)."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    inside = number and (0 <= value < 1 or (one and value == 1))
+    bounds = "lie between 0 and 1" if one else "be at least 0 and below 1"
+    check(inside, f"{name} must {bounds}, not {value!r:.60}")
+
+
+def check_whole(name: str, value: Any, least: int, below: float = math.inf) -> None:
+    """Refuse what is not a whole number from `least` on and below `below`."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    bounds = f"at least {least}" if below == math.inf else f"at least {least} and below {below}"
+    check(whole and least <= value < below, f"{name} must be a whole number, {bounds}, not {value!r:.60}")
 
 
 def digest(*tensors: Tensor | None) -> str:

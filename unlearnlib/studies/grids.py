@@ -1,11 +1,12 @@
 """What a study is made of: candidates, their models, the cells in which they are audited, and the grid of them all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unlearnlib.audit.batteries.battery import RUNGS
 from unlearnlib.audit.batteries.rungs import Relearning
 from unlearnlib.audit.verdicts import tidy
+from unlearnlib.data.tensors import check, check_kind
 from unlearnlib.methods import registry
 from unlearnlib.methods.records import Cost
 from unlearnlib.store import addresses
@@ -28,7 +29,8 @@ class Candidate:
     @staticmethod
     def of(given) -> "Candidate":
         """Read `name`, `(name, {hyper-parameters})`, `(label, name, {...})` or `(label, name, {...}, trials)`."""
-        parts = (given, given, {}) if isinstance(given, str) else tuple(given)
+        known = isinstance(given, (str, tuple, list))
+        parts = (given, given, {}) if isinstance(given, str) else tuple(given) if known else ()
         parts = (parts[0], *parts) if len(parts) == 2 else parts
         parts = (*parts, None) if len(parts) == 3 else parts
         if len(parts) != 4 or not isinstance(parts[2], Mapping):
@@ -164,7 +166,11 @@ class Grid:
     def __post_init__(self):
         for name in ("settings", "methods", "seeds", "rungs"):
             value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, (str, Setting)) else tuple(value))
+            value = (value,) if isinstance(value, (str, Setting)) else value
+            check(isinstance(value, Iterable), f"{name} of a grid must be a list, not {value!r:.60}")
+            object.__setattr__(self, name, tuple(value))
+        for setting in self.settings:
+            check_kind("each of settings", setting, Setting, "see studies.Setting")
         methods = tuple(Candidate.of(given) for given in self.methods)
         object.__setattr__(self, "candidates", (*(Candidate(name, name) for name in BASELINES), *methods))
         for what, values in (("setting", self.settings), ("seed", self.seeds)):

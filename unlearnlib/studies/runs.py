@@ -29,6 +29,7 @@ from unlearnlib._extras import optional
 from unlearnlib.audit.batteries.battery import battery, logits_of
 from unlearnlib.audit.batteries.rungs import Logits
 from unlearnlib.audit.verdicts import tidy
+from unlearnlib.data.tensors import check, check_kind
 from unlearnlib.methods.records import Cost
 from unlearnlib.store import addresses, cache
 from unlearnlib.studies import settings
@@ -76,6 +77,8 @@ def run(
     for are returned all the same, after one warning.
     """
     optional("pyarrow")  # the rows are kept as Parquet
+    check_kind("what is run", grid, Grid, "see studies.Grid")
+    check(folder is None or str(folder) != "", "folder is empty: name one, or leave it out")
     with ExitStack() as context:
         context.enter_context(stoppable())
         context.enter_context(one_thread())

@@ -29,6 +29,7 @@ from torch import nn
 
 from unlearnlib.data import loading, splits
 from unlearnlib.data.examples import Dataset, Split
+from unlearnlib.data.tensors import check_kind
 from unlearnlib.methods import registry
 from unlearnlib.methods.records import Certificate, Cost
 from unlearnlib.methods.registry import Unlearned
@@ -61,8 +62,15 @@ class Setting:
     dataset_options: Options | Mapping[str, object] = ()
 
     def __post_init__(self):
+        for name in ("dataset", "model", "forget"):
+            check_kind(name, getattr(self, name), str, "give a name")
+        if self.recipe is not None:
+            check_kind("recipe", self.recipe, Recipe, "see training.Recipe")
         for name in ("model_options", "dataset_options"):
-            options = dict(getattr(self, name))
+            try:
+                options = dict(getattr(self, name))
+            except (TypeError, ValueError):
+                raise ValueError(f"{name} must be {{name: value}}, not {getattr(self, name)!r:.60}") from None
             plain = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
             object.__setattr__(self, name, tuple(sorted(plain.items())))
         if self.recipe is None:

@@ -49,6 +49,8 @@ def execute(
     Of jobs that are not `kept` the result is None here (on a cluster it stays there). Raises ValueError where the
     cluster cannot be reached, RuntimeError where processes cannot be started.
     """
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise ValueError(f"workers must be a whole number, at least 0, not {workers!r:.60}")
     for name, seconds in (("limit", limit), ("patience", patience)):
         if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
             raise ValueError(f"{name} must be seconds above 0, not {seconds!r}")
