@@ -10,7 +10,8 @@ from torch import nn
 
 import unlearnlib as ul
 from unlearnlib import training
-from unlearnlib.approximate import dose, gradients
+from unlearnlib.approximate import gradients
+from unlearnlib.approximate.dose import bounds
 from unlearnlib.approximate.fisher import fisher_diagonal
 from unlearnlib.approximate.l1_sparse import L1Sparse
 from unlearnlib.approximate.sfron import adaptive
@@ -70,7 +71,7 @@ def test_masked_weights_stay_bit_identical_under_momentum_and_weight_decay(fract
 def test_masking_the_gradient_alone_would_leak(trained, monkeypatch):
     # The defect of released code: weight decay moves what only the gradient mask protects.
     model, parts = trained
-    monkeypatch.setattr(dose._Masked, "after_step", lambda *_: False)
+    monkeypatch.setattr(bounds.Bounds, "after_step", lambda *_: False)
     after = ul.unlearn("salun", model, parts, seed=0, fraction=0.5, epochs=1, weight_decay=0.1).model
     assert (vector(after) != vector(model)).float().mean() > 0.9
 

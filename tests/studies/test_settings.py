@@ -140,7 +140,9 @@ def test_an_address_follows_the_code_of_the_parts_that_a_method_takes_along(monk
     code = addresses.code
 
     def edited(*modules):
-        return {name: "edited" if name == "unlearnlib.approximate.dose" else d for name, d in code(*modules).items()}
+        return {
+            name: "edited" if name == "unlearnlib.approximate.dose.losses" else d for name, d in code(*modules).items()
+        }
 
     monkeypatch.setattr(addresses, "code", edited)
     assert settings.address_of_unlearned(SETTING, "finetune", 0) == plain

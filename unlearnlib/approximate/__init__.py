@@ -2,7 +2,7 @@
 
 gradients, steps     vectors of parameters; streams of batches and their schedules
 fisher, curvature/   diagonals and products of curvature matrices, their approximations and inverses
-dose                 parts that bound or mask what a method may change
+dose/                parts that bound or mask what a method may change
 """
 
 from unlearnlib import _faces

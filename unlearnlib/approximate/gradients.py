@@ -89,14 +89,18 @@ def moved(model: nn.Module, step: Tensor) -> nn.Module:
     return model
 
 
-def without_span(vector: Tensor, rows: Tensor) -> Tensor:
-    """The part of `vector` [P] that is orthogonal to every row of `rows` [m, P].
+def orthonormal(rows: Tensor) -> Tensor:
+    """An orthonormal basis [k, P], float64, of the span of `rows` [m, P].
 
-    Directions in which the rows are smaller than 1e-5 of their largest are rounding, and are left in.
+    Directions in which the rows are smaller than 1e-5 of their largest are rounding, and are left out.
     """
-    basis = rows.double()
-    values, vectors = torch.linalg.eigh(basis @ basis.T)  # the squared singular values of the rows
+    rows = rows.double()
+    values, vectors = torch.linalg.eigh(rows @ rows.T)  # the squared singular values of the rows
     kept = values > 1e-10 * values[-1].clamp_min(torch.finfo(torch.float64).tiny)
-    inside = vectors[:, kept].T @ basis  # orthogonal, with squared norms `values`
-    exact = vector.double()
-    return (exact - inside.T @ ((inside @ exact) / values[kept])).to(vector.dtype)
+    return (vectors[:, kept].T @ rows) / values[kept].sqrt()[:, None]
+
+
+def without_span(vector: Tensor, rows: Tensor) -> Tensor:
+    """The part of `vector` [P] that is orthogonal to every row of `rows` [m, P]."""
+    basis, exact = orthonormal(rows), vector.double()
+    return (exact - basis.T @ (basis @ exact)).to(vector.dtype)

@@ -13,7 +13,8 @@ weight decay are off by default: they would step in directions that the projecti
 
 from dataclasses import dataclass
 
-from unlearnlib.approximate.dose import Projection
+from unlearnlib.approximate.dose.bounds import bounded
+from unlearnlib.approximate.dose.directions import Span
 from unlearnlib.approximate.steps import Steps, even, passes
 from unlearnlib.methods.registry import Program, method
 from unlearnlib.training.batches import Batch
@@ -50,5 +51,5 @@ class OrthoGrad(Steps):
 def orthograd(model, split, config: OrthoGrad, run) -> Program:
     forget, steps = passes(split.forget_index, split.train.labels, config, run.generator("order"))
     ascent = (Batch(b.index, b.labels, even(b.index, config.alpha - 1)) for b in forget)
-    projection = Projection(split, run, config.retain_batch_size, per_example=True, repair=config.alpha)
-    return Program(model, ascent, config.recipe(), steps, (projection,))
+    noticed = Span(split, run, config.retain_batch_size, per_example=True, climb_only=True, repair=config.alpha)
+    return bounded(Program(model, ascent, config.recipe(), steps), spans=(noticed,))

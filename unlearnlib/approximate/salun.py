@@ -12,7 +12,8 @@ Deviations: none in substance; the defaults are ours. The authors use the top 50
 
 from dataclasses import dataclass
 
-from unlearnlib.approximate import dose
+from unlearnlib.approximate.dose.bounds import bounded
+from unlearnlib.approximate.dose.limits import salient
 from unlearnlib.approximate.random_labels import random_labels
 from unlearnlib.approximate.steps import Steps
 from unlearnlib.methods.registry import Program, method
@@ -36,4 +37,5 @@ class SalUn(Steps):
     search={"lr": (1e-3, 1e-1, "log"), "epochs": (1, 5), "fraction": (0.1, 1.0)},
 )
 def salun(model, split, config: SalUn, run) -> Program:
-    return dose.SaliencyMask(config.fraction).applied(random_labels(model, split, config, run), split, run)
+    program = random_labels(model, split, config, run)
+    return bounded(program, free=salient(program, split, run, config.fraction))

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from unlearnlib.approximate.steps import Steps, even, matched_mean, targets_of
 from unlearnlib.methods.registry import Program, method
 from unlearnlib.training.batches import Batch, minibatches
-from unlearnlib.training.loop import Part, Tally
+from unlearnlib.training.loop import Part, Stage, Tally
 from unlearnlib.training.prediction import predict
 
 _PUBLISHED = {
@@ -101,27 +101,41 @@ def scrub(model, split, config: Scrub, run) -> Program:
 
 
 class _Rewind(Part):
-    """Keeps the student at the end of each epoch with its error on the forget set, and picks one."""
+    """Keeps the student at the end of each epoch, and where it is stopped, with its error on the forget set; picks one.
+
+    It is kept as all other parts leave it, so that what they bound is bounded in each.
+    """
+
+    stage = Stage.WATCH
 
     def __init__(self, split, ends: list[int], tally: Tally):
         self._split, self._ends, self._tally = split, set(ends), tally
         self._kept: list[tuple[float, dict[str, Tensor]]] = []
+        self._within = False  # an epoch that has begun
 
     def _wrong(self, model: nn.Module, examples) -> Tensor:
         return (predict(model, examples, tally=self._tally).argmax(1) != examples.labels).float()
 
     def after_step(self, model: nn.Module, step: int) -> bool:
-        if step + 1 in self._ends:
-            error = self._wrong(model, self._split.forget).mean().item()
-            self._kept.append((error, copy.deepcopy(model.state_dict())))
+        self._within = step + 1 not in self._ends
+        if not self._within:
+            self._keep(model)
         return False
 
+    def _keep(self, model: nn.Module) -> None:
+        error = self._wrong(model, self._split.forget).mean().item()
+        self._kept.append((error, copy.deepcopy(model.state_dict())))
+
     def rewound(self, model: nn.Module) -> nn.Module:
+        if self._within:
+            self._keep(model)
+        if not self._kept:
+            return model
         held_out = self._split.validation
         wanted = matched_mean(self._wrong(model, held_out), held_out.labels, self._split.forget.labels)
-        if self._kept:  # of two equally near the later one, which is the better repaired
-            _, state = min(reversed(self._kept), key=lambda kept: abs(kept[0] - wanted))
-            model.load_state_dict(state)
+        # of two equally near the later one, which is the better repaired
+        _, state = min(reversed(self._kept), key=lambda kept: abs(kept[0] - wanted))
+        model.load_state_dict(state)
         return model
 
 

@@ -77,7 +77,7 @@ def sfron(model, split, config: SFRon, run) -> Program:
                 yield Batch(index, labels[index], even(index, -alpha))
             yield batch
 
-    return Program(model, batches(), config.recipe(), count + cycles, (_Cycle(model, mask, config, count + cycles),))
+    return Program(model, batches(), config.recipe(), count + cycles, (_Cycle(mask, config, count + cycles),))
 
 
 def adaptive(losses: Tensor, adaptivity: float) -> Tensor:
@@ -88,8 +88,8 @@ def adaptive(losses: Tensor, adaptivity: float) -> Tensor:
 class _Cycle(Part):
     """The adaptive weights, mask and clipping of forgetting steps, and the slow weights."""
 
-    def __init__(self, model: nn.Module, mask: dict[str, Tensor], config: SFRon, steps: int):
-        self._mask, self._config, self._steps, self._slow = mask, config, steps, copies(model)
+    def __init__(self, mask: dict[str, Tensor], config: SFRon, steps: int):
+        self._mask, self._config, self._steps = mask, config, steps
 
     def reweighted(self, losses: Tensor, weights: Tensor) -> Tensor:
         if weights[0] < 0:
@@ -98,6 +98,7 @@ class _Cycle(Part):
 
     def after_gradient(self, model: nn.Module, step: int) -> None:
         if step % (self._config.forget_every + 1) == 0:
+            self._slow = copies(model)  # where the last cycle came to rest, bounds of other parts included
             parameters = trainable(model)
             for name, p in parameters.items():
                 if p.grad is not None:
@@ -109,5 +110,4 @@ class _Cycle(Part):
         if (step + 1) % (self._config.forget_every + 1) == 0 or step + 1 == self._steps:
             for name, p in trainable(model).items():
                 p.copy_(torch.lerp(self._slow[name], p, self._config.slow_rate))
-                self._slow[name].copy_(p)
         return False

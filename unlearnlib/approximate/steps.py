@@ -101,3 +101,9 @@ def only_whole_classes(name: str, split) -> None:
     shared = torch.isin(split.train.labels[split.forget_index], split.train.labels[split.retain_index])
     if split.request != "given" and shared.any():
         raise ValueError(f"{name} forgets whole classes only: ask for class:<name>, not for {split.request}")
+
+
+def no_whole_classes(name: str, split) -> None:
+    """ValueError where a whole class is forgotten: then no picture of it is held out that retraining would know."""
+    if not torch.isin(split.forget.labels, split.retain.labels).all():
+        raise ValueError(f"{name} compares forgotten with unseen pictures of the same classes: not for whole classes")

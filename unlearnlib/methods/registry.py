@@ -45,6 +45,7 @@ class Run:
     freeze_norms: bool = False
     augment: str = "none"
     label_smoothing: float = 0.0
+    given: nn.Module | None = None  # the model that was asked to forget: to compare with, never to change
 
     def generator(self, *labels: str | int) -> torch.Generator:
         return seeding.generator(self.seed, *labels)
@@ -205,15 +206,17 @@ def unlearn(name: str, model: nn.Module, split, *, seed: int, progress: bool = F
 
 
 def _unlearn(chosen: Method, model, split, config, seed: int, progress: bool) -> Unlearned:
-    run, started = _run(config, seed, progress), time.perf_counter()
+    run, started, parts = _run(config, seed, progress, model), time.perf_counter(), ()
     split = common.blinded(split) if chosen.reads == "none" else split
     with seeding.isolated(seed, "method"), norms_frozen(run.freeze_norms):  # dropout has no other generator
         made = _start(chosen, model, split, config, run)
         if isinstance(made, Program):
             stream = made.batches, made.recipe, made.steps
             settings = {"seed": seed, "tally": run.tally, "progress": progress, "parts": made.parts}
-            trained = descend(made.model, split.train, *stream, **settings)
+            trained, parts = descend(made.model, split.train, *stream, **settings), made.parts
             made = trained if made.finish is None else made.finish(trained)
+    for part in parts:
+        part.settle(model, made)
     return _finished(chosen, model, made, config, run, time.perf_counter() - started)
 
 
@@ -237,7 +240,8 @@ def unlearn_many(
 
     if chosen.reads == "none":
         return one_by_one()
-    started, runs, made = time.perf_counter(), [_run(config, seed) for seed in seeds], []
+    started, made = time.perf_counter(), []
+    runs = [_run(config, seed, given=model) for model, seed in zip(models, seeds, strict=True)]
     for model, split, run in zip(models, splits, runs, strict=True):
         with seeding.isolated(run.seed, "method"), norms_frozen(run.freeze_norms):
             made.append(_start(chosen, model, split, config, run))
@@ -261,9 +265,9 @@ def unlearn_many(
     ]
 
 
-def _run(config, seed: int, progress: bool = False) -> Run:
+def _run(config, seed: int, progress: bool = False, given: nn.Module | None = None) -> Run:
     taught = {name: getattr(config, name) for name in ("augment", "label_smoothing") if hasattr(config, name)}
-    return Run(seed, progress=progress, freeze_norms=config.freeze_norms, **taught)
+    return Run(seed, progress=progress, freeze_norms=config.freeze_norms, given=given, **taught)
 
 
 def _start(chosen: Method, model, split, config, run: Run):
@@ -278,8 +282,8 @@ def _start(chosen: Method, model, split, config, run: Run):
     parts = getattr(config, "parts", ())
     if not all(isinstance(part, Part) for part in parts):
         raise ValueError("parts must be a tuple of training.Part, such as (dose.L2SP(0.1),)")
-    for part in parts:
-        replacement = part.instead(working, split, run)
+    replacements = [part.instead(working, split, run) for part in parts]  # all are asked: any of them may refuse
+    for replacement in replacements:
         if replacement is not None:
             return replacement
     made = chosen.function(working, split, config, run)

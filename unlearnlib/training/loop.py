@@ -9,6 +9,7 @@ weighted mini-batches:
 both are the same loop, so model m of K equals the same model trained alone.
 """
 
+import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from unlearnlib import seeding
 from unlearnlib.training.batches import Batch, augmented, draws_for, minibatches, steps_of
 from unlearnlib.training.doors import Diverged, answer, check_model
-from unlearnlib.training.modes import device_of, training_mode
+from unlearnlib.training.modes import device_of, norms_are_frozen, norms_frozen, training_mode
 from unlearnlib.training.precision import lowered
 from unlearnlib.training.progress import progress_bar
 from unlearnlib.training.recipe import Recipe, clip, optimiser_of
@@ -28,8 +29,22 @@ from unlearnlib.training.stacking import Stack, Unstackable
 from unlearnlib.training.work import Tally
 
 
+class Stage(enum.IntEnum):
+    """When a part has its turn; within a stage parts act in the order given."""
+
+    CHANGE = 0  # changes losses, gradients or weights, and promises nothing of where they end
+    BOUND = 1  # holds what came of it within bounds: after it no weight moves
+    WATCH = 2  # reads the weights as the step leaves them: keeps a copy, ends the descent
+
+
 class Part:
-    """What a descent on one model takes along: a penalty, a projection, a mask, a stop. Here all do nothing."""
+    """What a descent on one model takes along: a penalty, a projection, a mask, a stop. Here all do nothing.
+
+    At every hook parts act by their `stage`, so that no order in which they are given lets one undo another's bound.
+    """
+
+    stage = Stage.CHANGE
+    holds_statistics = False  # True: norms use their running statistics all along, and keep them
 
     def instead(self, model: nn.Module, split, run):
         """A program to run in place of the method's, or None; a part may also refuse the split (ValueError)."""
@@ -40,7 +55,10 @@ class Part:
         return replace(program, parts=(*program.parts, self))
 
     def reweighted(self, losses: Tensor, weights: Tensor) -> Tensor:
-        """May change the weights [B] of this step's cross-entropies [B], which come without gradient."""
+        """May change the weights [B] of this step's terms, with its cross-entropies [B] before it, without gradient.
+
+        Where a batch has a teacher, the weights of its answers or logits come here as well, in a call of their own.
+        """
         return weights
 
     def penalty(self, model: nn.Module) -> Tensor | float:
@@ -50,9 +68,16 @@ class Part:
     def after_gradient(self, model: nn.Module, step: int) -> None:
         """May change the gradients before the optimiser uses them."""
 
+    def stepped(self, model: nn.Module, step: int) -> bool:
+        """May move the weights in the optimiser's place, and returns True where it did."""
+        return False
+
     def after_step(self, model: nn.Module, step: int) -> bool:
         """May change the weights after the optimiser did; returns True to end the descent here."""
         return False
+
+    def settle(self, given: nn.Module, returned: nn.Module) -> None:
+        """May change what will be returned, so that a bound still holds when it is cast to the precision of `given`."""
 
 
 def fit(model: nn.Module, examples, recipe: Recipe, seed: int = 0, *, tally: Tally | None = None, progress=True):
@@ -95,7 +120,9 @@ def descend(
     def alone(pixels: Tensor) -> Tensor:
         return answer(model, pixels[:, 0])[:, None]
 
-    with training_mode(model, examples.pixels([0])):
+    parts = sorted(parts, key=lambda part: part.stage)
+    still = norms_are_frozen() or any(part.holds_statistics for part in parts)
+    with norms_frozen(still), training_mode(model, examples.pixels([0])):
         _loop(alone, model, examples, [batches], recipe, steps, [seed], tally, progress, parts, optimiser)
     check_finite(model)
     return without_graphs(model)
@@ -169,7 +196,8 @@ def _loop(
             for part in parts:
                 part.after_gradient(module, step)
             clip(parameters, recipe, len(streams))
-            optimiser.step()
+            if not any([part.stepped(module, step) for part in parts]):
+                optimiser.step()
             if tally is not None:
                 tally.gradient_evaluations += index.numel()
             bar.update()
@@ -190,18 +218,22 @@ def _loss(logits: Tensor, labels: Tensor, batches: Sequence[Batch], recipe: Reci
     losses = F.cross_entropy(
         logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=smoothing
     ).unflatten(0, labels.shape)
-    weights = stacked("weights")
-    for part in parts:
-        weights = part.reweighted(losses.detach()[:, 0], weights[:, 0])[:, None]
-    loss = (losses * weights).sum()
+
+    def weighed(name: str) -> Tensor:
+        weights = stacked(name)
+        for part in parts:
+            weights = part.reweighted(losses.detach()[:, 0], weights[:, 0])[:, None]
+        return weights
+
+    loss = (losses * weighed("weights")).sum()
     if first.soft is not None:
         cross = -(stacked("soft") * torch.log_softmax(logits / first.temperature, dim=2)).sum(2)
-        loss = loss + first.temperature**2 * (stacked("soft_weights") * cross).sum()
+        loss = loss + first.temperature**2 * (weighed("soft_weights") * cross).sum()
     if first.targets is not None:
         targets = stacked("targets")
         if targets.shape != logits.shape:
             raise ValueError(f"Batch.targets must be logits [B, {logits.shape[2]}], not {list(first.targets.shape)}")
-        loss = loss + (stacked("target_weights") * 0.5 * (logits - targets).square().sum(2)).sum()
+        loss = loss + (weighed("target_weights") * 0.5 * (logits - targets).square().sum(2)).sum()
     return loss
 
 
