@@ -280,7 +280,7 @@ def _start(chosen: Method, model, split, config, run: Run):
     working = copied(model)._apply(lambda t: t.float() if t.is_floating_point() and t.element_size() < 4 else t)
     split = dataclasses.replace(split, test=None)
     parts = getattr(config, "parts", ())
-    if not all(isinstance(part, Part) for part in parts):
+    if not (isinstance(parts, (tuple, list)) and all(isinstance(part, Part) for part in parts)):
         raise ValueError("parts must be a tuple of training.Part, such as (dose.L2SP(0.1),)")
     replacements = [part.instead(working, split, run) for part in parts]  # all are asked: any of them may refuse
     for replacement in replacements:

@@ -13,7 +13,9 @@ from small import same, state
 import unlearnlib as ul
 from unlearnlib.approximate import dose, gradients
 from unlearnlib.approximate.dose import bounds
+from unlearnlib.methods import registry
 from unlearnlib.training.loop import Part
+from unlearnlib.training.recipe import Recipe
 
 
 @pytest.mark.parametrize("per_example", [False, True])
@@ -107,6 +109,14 @@ def test_the_divergence_is_that_of_the_whole_descent_whatever_the_number_of_step
     part = dose.KLTrustRegion(1e-3, batch_size=10_000, damping=0.0, iterations=60)
     assert 0.9e-3 < divergence(model, step(model, parts, part, 0.1, number=count), parts.retain) <= 1e-3
     assert same(state(step(model, parts, part, 0.0, number=count)), state(model))  # at rate 0 no step is taken
+
+
+def test_steps_that_are_given_by_epochs_share_the_divergence_too(tiny):
+    model, parts = tiny
+    for steps, share in ((4, 1e-3 / 16), ((2, 4), 1e-3 / 16), ((), 1e-3)):
+        program = registry.Program(model, (), Recipe(), steps)
+        (bound,) = dose.KLTrustRegion(1e-3).applied(program, parts, registry.Run(0)).parts
+        assert bound.trust.share == share
 
 
 def test_a_step_that_would_leave_the_divergence_is_shortened(tiny):

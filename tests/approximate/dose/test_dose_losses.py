@@ -108,6 +108,7 @@ def test_a_bound_that_is_none_is_refused(tau, trained):
 
 def test_importances_below_zero_are_refused(trained):
     model, parts = trained
-    fisher = {name: -torch.ones_like(p) for name, p in model.named_parameters()}
-    with pytest.raises(ValueError, match="no negative entry"):
-        ul.unlearn("neggrad", model, parts, seed=0, parts=(dose.EWC(1.0, fisher),))
+    negative = {name: -torch.ones_like(p) for name, p in model.named_parameters()}
+    for fisher in (negative, {name: 1.0 for name in negative}, list(negative.values()), 3.0):
+        with pytest.raises(ValueError, match="^EWC.fisher must have one tensor for each .* no negative entry$"):
+            ul.unlearn("neggrad", model, parts, seed=0, parts=(dose.EWC(1.0, fisher),))

@@ -60,6 +60,11 @@ def test_parts_are_refused_where_they_cannot_serve(trained):
         ul.unlearn("dlfd", model, parts, seed=0, noise_steps=0, parts=(dose.L2SP(0.1),))
     with pytest.raises(ValueError, match="must be a tuple of training.Part"):
         ul.unlearn("finetune", model, parts, seed=0, parts=("l2sp",))
+    for wrong in (dose.L2SP(0.1), (dose.L2SP,), None, "l2sp"):
+        with pytest.raises(ValueError, match="^parts must be a tuple of training.Part"):
+            ul.unlearn("finetune", model, parts, seed=0, parts=wrong)
+    with pytest.raises(ValueError, match="^RatioCap.recipe is the Recipe of the original"):
+        ul.unlearn("finetune", model, parts, seed=0, parts=(dose.RatioCap(0.1, "retrain", "adam"),))
     with pytest.raises(ValueError, match="jit has no hyper-parameter 'parts'"):
         ul.unlearn("jit", model, parts, seed=0, parts=())
     batches = [Batch(torch.arange(4), parts.train.labels[:4])]
@@ -67,6 +72,8 @@ def test_parts_are_refused_where_they_cannot_serve(trained):
         training.descend(copy.deepcopy(model), parts.train, batches, Recipe(), 1, seed=0, parts=(dose.L2SP(1.0),))
     for wrong in (
         dose.L2SP(-1),
+        dose.L2SP(float("inf")),
+        dose.EWC(None),
         dose.BallProjection(-1),
         dose.SaliencyMask(2),
         dose.EarlyStop(0),

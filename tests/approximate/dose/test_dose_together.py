@@ -35,6 +35,7 @@ METHODS = [name for name in HOMES if takes(name, "parts")]
 STARTS_ELSEWHERE = {"eu_k", "amnesiac"}  # they change weights before their first step
 WHOLE_CLASSES = {"boundary_shrink", "boundary_expand"}
 SHARE, RADIUS, DELTA, TAU, RHO, RATE = 0.3, 0.02, 1e-4, 1.0, 4.0, 0.05
+SECOND = 10**1.5  # a tenth of the rate: a tenth of what is of first order, a hundredth of what is of second
 
 
 @functools.cache
@@ -111,6 +112,7 @@ class Ran:
     def __post_init__(self):
         self.given, self.split, _ = situation(self.method in WHOLE_CLASSES)
         self.parts = tuple(make(1.0) for make in self.makers)
+        self.moves = not any(getattr(part, "per_example", False) for part in self.parts)  # these may exclude all steps
         self.first, self.last, self.rested = Weighed(), Weighed(), Rested(self.split)
         self.result = run(self.method, self.first, *self.parts, self.last, self.rested)
 
@@ -129,18 +131,20 @@ def masked_weights_are_bit_identical(ran: Ran) -> None:
             pairs.append((torch.autograd.grad(loss, p)[0].abs().flatten(), (p != end).flatten()))
     size, moved = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
     least = size.sort(descending=True).values[round(SHARE * len(size)) - 1]
-    assert moved.any() and not moved[size < least].any()
+    assert moved.any() >= ran.moves and not moved[size < least].any()
     statistics_are_kept(ran)
 
 
 def the_ball_is_kept(ran: Ran) -> None:
     pairs = zip(ran.given.parameters(), ran.result.parameters(), strict=True)
-    assert 0 < math.sqrt(sum((a.double() - b.double()).square().sum().item() for a, b in pairs)) <= RADIUS
+    distance = math.sqrt(sum((a.double() - b.double()).square().sum().item() for a, b in pairs))
+    assert distance <= RADIUS and (distance > 0 or not ran.moves)
     statistics_are_kept(ran)
 
 
 def answers_are_kept(ran: Ran) -> None:
-    assert 0 < divergence(ran.given, ran.result, ran.split.retain) <= DELTA
+    changed = divergence(ran.given, ran.result, ran.split.retain)
+    assert changed <= DELTA and (changed > 0 or not ran.moves)
     statistics_are_kept(ran)
 
 
@@ -148,7 +152,17 @@ def the_retain_loss_changes_to_second_order(ran: Ran) -> None:
     before = mean_loss(started(ran.method), ran.split.retain)
     smaller = run(ran.method, *(make(0.1) for make in ran.makers), rate=0.1 * RATE)
     changes = [abs(mean_loss(m, ran.split.retain) - before) for m in (ran.result, smaller)]
-    assert changes[1] < max(changes[0] / 40, 2e-7), changes  # a hundredth of it; a tenth where it is of first order
+    assert changes[1] < max(changes[0] / SECOND, 2e-7), changes
+    statistics_are_kept(ran)
+
+
+def no_retained_loss_changes_to_first_order(ran: Ran) -> None:
+    labels = ran.split.retain.labels[:, None]
+    smaller = run(ran.method, *(make(0.1) for make in ran.makers), rate=0.1 * RATE)
+    before, after, less = (
+        log_answers(model, ran.split.retain).gather(1, labels) for model in (started(ran.method), ran.result, smaller)
+    )
+    assert (less - before).abs().max() < max((after - before).abs().max() / SECOND, 1e-6)
     statistics_are_kept(ran)
 
 
@@ -189,6 +203,7 @@ PARTS = {
     "EWC": (lambda s: dose.EWC(RHO), the_loss_has_the_pulls),
     "BoundedLoss": (lambda s: dose.BoundedLoss(TAU), nothing_is_climbed_beyond_the_bound),
     "GradientProjection": (lambda s: dose.GradientProjection(1000), the_retain_loss_changes_to_second_order),
+    "each projected": (lambda s: dose.GradientProjection(1000, True), no_retained_loss_changes_to_first_order),
     "SaliencyMask": (lambda s: dose.SaliencyMask(SHARE), masked_weights_are_bit_identical),
     "BallProjection": (lambda s: dose.BallProjection(s * RADIUS), the_ball_is_kept),
     "KLTrustRegion": (lambda s: dose.KLTrustRegion(s**2 * DELTA, iterations=3), answers_are_kept),
@@ -217,7 +232,7 @@ def test_both_promises_of_a_pair_hold_or_it_is_refused(pair, method):
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - STARTS_ELSEWHERE - WHOLE_CLASSES))
 def test_all_parts_at_once_hold(method):
-    check(method, PARTS)
+    check(method, [name for name in PARTS if name != "each projected"])  # that leaves some methods no step at all
 
 
 def defect(name, monkeypatch) -> tuple[str, tuple[str, str]]:

@@ -16,14 +16,14 @@ model that is returned, and what it costs where an example that goes forward cos
     EWC                  the loss has rho sum_i F_i (theta_i - theta_0,i)^2          3 R once; nothing if F is given
     SaliencyMask         weights outside the mask are bit-identical to theta_0's     3 F once
     BallProjection       ||theta - theta_0|| <= radius                               nothing
-    GradientProjection   a step of size eta changes the retain loss by O(eta^2)      3 batch_size a step
-    KLTrustRegion        E_R KL(p_theta_0 || p_theta) <= delta                       2 R once, and a step
-                                                                                     3 batch_size iterations + R
+    GradientProjection   a step of size eta changes the retain loss by O(eta^2)      3 batch_size a step; 4 per_example
+    KLTrustRegion        E_R KL(p_theta_0 || p_theta) <= delta                       R once, and a step R +
+                                                                                     (4 + 5 iterations) batch_size
     EarlyStop            no step follows the first L_F >= the validation loss        V once, F every `every` steps
 
-R, F, V are the sizes of the retain, forget and validation sets. A step of the trust region that has to be shortened
-costs R again, each time. For a ball or a trust region the model is looked at once more in its own precision, which
-costs a trust region 2 R more.
+R, F, V are the sizes of the retain, forget and validation sets. The trust region is measured over all of R after every
+step, again where a step has to be shortened, and twice more in the precision of the model that is returned. There the
+mask, the ball and the trust region hold as well; the O(eta^2) of a projection is up to the rounding of that precision.
 
 All parts compose, in any order and with every method that takes `parts`, the same one twice included: of two bounds
 of a kind the tighter one holds, two pulls add up, the first stop stops. What would break is refused by what it needs:

@@ -22,12 +22,12 @@ def on_board(program, part: Part):
 
 
 def check_number(part: Part, field: str, low: float, high: float = math.inf, *, above=False, whole=False) -> None:
-    """ValueError unless the field of `part` is a number in [low, high].
+    """ValueError unless the field of `part` is a finite number in [low, high].
 
     above   it must be more than low; whole   it must be a whole number
     """
     value, kind = getattr(part, field), numbers.Integral if whole else numbers.Real
-    fits = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high
+    fits = isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high and value < math.inf
     if not fits or (above and value == low):
         limits = f"{'>' if above else '>='} {low:g}" + (f" and <= {high:g}" if high < math.inf else "")
         raise ValueError(f"{type(part).__name__} needs {field} {limits}{', a whole number' * whole}, not {value!r}")

@@ -70,8 +70,9 @@ class EWC(Dose):
         if self.fisher is None:
             fisher = shaped(fisher_diagonal(program.model, split.retain, "empirical", tally=run.tally), start)
         else:
-            fits = {n: t.shape for n, t in self.fisher.items()} == {n: t.shape for n, t in start.items()}
-            if not (fits and all((t >= 0).all() for t in self.fisher.values())):
+            given = self.fisher if isinstance(self.fisher, Mapping) else {}
+            fits = {n: getattr(t, "shape", None) for n, t in given.items()} == {n: t.shape for n, t in start.items()}
+            if not (fits and all((t >= 0).all() for t in given.values())):
                 raise ValueError(
                     "EWC.fisher must have one tensor for each trainable parameter, by its name and in its shape, "
                     "with no negative entry"

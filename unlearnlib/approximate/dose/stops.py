@@ -72,6 +72,8 @@ class RatioCap(Dose):
         check_number(self, "kappa", 0)
         if self.otherwise not in ("refuse", "retrain"):
             raise ValueError(f"RatioCap.otherwise is refuse or retrain: {self.otherwise!r}")
+        if not isinstance(self.recipe, Recipe):
+            raise ValueError(f"RatioCap.recipe is the Recipe of the original, not {self.recipe!r}")
         ratio = len(split.forget_index) / len(split.train)
         if ratio <= self.kappa:
             return None

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from unlearnlib.approximate.curvature.products import Curvature
 from unlearnlib.approximate.curvature.solvers import conjugate_gradients
 from unlearnlib.approximate.dose.directions import Directions, Leading
+from unlearnlib.approximate.gradients import pixel_batches
 from unlearnlib.approximate.steps import endless
-from unlearnlib.training.prediction import predict
+from unlearnlib.training.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,10 @@ def trusted(config, start: nn.Module, program, split, run) -> Trust:
     return Trust(config, share, answers, split.retain, split.train, batches, run.tally)
 
 
+@torch.no_grad()
 def _answers(model: nn.Module, examples, tally) -> Tensor:
-    return torch.log_softmax(predict(model, examples, tally=tally).double(), 1)
+    """log p [n, classes] in eval mode, in the model's own precision whatever the mode of computing, then float64."""
+    with evaluating(model):
+        logits = torch.cat([model(pixels) for pixels, _ in pixel_batches(model, examples, 1024)])
+    tally.count("forward", len(examples))
+    return torch.log_softmax(logits.double(), 1)
