@@ -51,6 +51,24 @@ def test_each_model_is_the_library_call_of_the_same_name():
         assert found.cost.gradient_evaluations == oracle.cost.gradient_evaluations
 
 
+def test_methods_teach_with_the_augmentation_and_labels_of_the_originals_recipe():
+    setting = replace(SETTING, recipe=replace(TINY, augment="shift", label_smoothing=0.1))
+    asked = {"augment": "shift", "label_smoothing": 0.1}
+    found = unlearned(setting, "finetune", 0, epochs=1)
+    start = {"model": original(setting, 0), "split": setting.split(), "seed": seed_of("unlearning", 0)}
+    assert same(state(found.model), state(unlearn("finetune", **start, epochs=1, **asked).model))
+    assert (found.config.augment, found.config.label_smoothing) == ("shift", 0.1)
+    plain = unlearned(setting, "finetune", 0, epochs=1, augment="none")  # what is said counts
+    expected = unlearn("finetune", **start, epochs=1, label_smoothing=0.1)
+    assert same(state(plain.model), state(expected.model)) and not same(state(plain.model), state(found.model))
+    published = registry.find("l1_sparse").published  # authors' values stay the authors'
+    assert settings.taught(setting, "l1_sparse", published) == published
+    assert settings.taught(setting, "ssd", {"alpha": 3.0}) == {"alpha": 3.0}
+    with_, without = ({"augment": kind, "label_smoothing": 0.1, "epochs": 1} for kind in ("shift", "none"))
+    addresses_of = [settings.address_of_unlearned(setting, "finetune", 0, **h) for h in (with_, without, {"epochs": 1})]
+    assert addresses_of[0] == addresses_of[2] != addresses_of[1]
+
+
 def test_a_model_that_is_handed_out_is_the_callers_own():
     first = original(SETTING, 0)
     with torch.no_grad():

@@ -27,6 +27,7 @@ from unlearnlib.training.loop import Part, Stage
 from unlearnlib.training.renewal import copied
 
 _KEPT_BACK = {"radius": 1e-6, "delta": 1e-4}  # shares of the bounds that are left to rounding
+_RESOLUTION = 1e-8  # to which a divergence can be told from log-probabilities in single precision
 _TRIES = 6  # of shortening a step, each of which costs a forward pass over the retain set
 
 
@@ -153,7 +154,8 @@ class Bounds(Part):
     def _shorten(self, model: nn.Module) -> None:
         """Go back along the step until the KL is within its bound. Where it is convex, it lies below its chord."""
         before, after, share = self._before, _weights(model), 1.0
-        limit = self.trust.config.delta * (1 - _KEPT_BACK["delta"])
+        delta, coarse = self.trust.config.delta, next(model.parameters()).dtype != torch.float64
+        limit = max(delta * (1 - _KEPT_BACK["delta"]) - coarse * _RESOLUTION, delta / 2)
         for _ in range(_TRIES):
             spent = self.trust.divergence(model)
             if spent <= limit:
