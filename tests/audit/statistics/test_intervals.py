@@ -73,3 +73,8 @@ def test_minimum_detectable_effect_has_its_power():
     effect = minimum_detectable_effect(1.0)
     z = effect + numpy_generator(4, "mde").normal(size=20_000)
     assert np.mean(np.abs(z) > stats.norm.ppf(0.975)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_ends_are_value_low_and_high():
+    found = t_interval([1.0, 2.0, 4.0])
+    assert found.ends == (found.value, found.low, found.high) and found.low < found.value < found.high
