@@ -12,8 +12,8 @@ from small import same, split, state
 from torch import nn
 
 import unlearnlib as ul
-from unlearnlib.approximate import curvature
-from unlearnlib.approximate.gradients import example_gradients, flat, mean_gradient, trainable, weights
+from unlearnlib.approximate import curvature, gradients
+from unlearnlib.approximate.gradients import example_gradients, flat, mean_gradient, trainable
 from unlearnlib.approximate.influence import (
     Influence,
     RescaledInfluence,
@@ -378,4 +378,5 @@ def test_weights_are_the_trainable_parameters_in_order():
     model.bias.requires_grad_(False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[3.0, 5.0]]))
-    assert weights(model).tolist() == [3.0, 5.0] and not weights(model).requires_grad
+    found = gradients.weights(model)
+    assert found.tolist() == [3.0, 5.0] and not found.requires_grad

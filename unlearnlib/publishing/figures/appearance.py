@@ -31,7 +31,7 @@ _FAMILIES = {
     "features": ("#e62ecf", "dlfd dlfd_as_released"),
     "exact": ("#203a40", ("SISA", "class modules", "forest", "naive Bayes", "class means", "nearest neighbours")),
     "certified": (
-        "#4b5d16",
+        "#2e004c",
         (
             *("output perturbation", "objective perturbation", "certified Newton", "descent-to-delete", "Langevin"),
             *("DP-SGD", "rewind-to-delete", "noisy fine-tuning"),
@@ -54,7 +54,7 @@ _ALIASES = {
     "DLFD as released": "dlfd_as_released",
     "strong ascent": "neggrad",
 }
-_SERIES = (INK, ORANGE, BLUE, "#8736d9", "#006640", "#e62ecf", "#a87b4f", "#7a1f1f", "#4b5d16", "#4800d9")
+_SERIES = (INK, ORANGE, BLUE, "#8736d9", "#006640", "#e62ecf", "#a87b4f", "#7a1f1f", "#2e004c", "#4800d9")
 
 
 def style() -> None:
