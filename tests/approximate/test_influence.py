@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from small import same, split, state
 
 import unlearnlib as ul
-from unlearnlib.approximate import curvature
+from unlearnlib.approximate import curvature, gradients
 from unlearnlib.approximate.gradients import example_gradients, flat, mean_gradient, trainable
 from unlearnlib.approximate.influence import (
     Influence,
@@ -279,3 +279,12 @@ def test_parameters_are_trainable_ones_only():
     made = removed(influence, Influence(), model, parts)
     assert torch.equal(made[1].weight, model[1].weight) and not torch.equal(made[3].weight, model[3].weight)
     assert set(trainable(made)) == set(trainable(model)) and math.isfinite(float(weights(made).norm()))
+
+
+def test_weights_are_the_trainable_parameters_in_order():
+    model = nn.Linear(2, 1)
+    model.bias.requires_grad_(False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[3.0, 5.0]]))
+    found = gradients.weights(model)
+    assert found.tolist() == [3.0, 5.0] and not found.requires_grad

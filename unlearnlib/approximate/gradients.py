@@ -29,6 +29,11 @@ def flat(tensors) -> Tensor:
     return torch.cat([t.flatten() for t in tensors])
 
 
+def weights(model: nn.Module) -> Tensor:
+    """The trainable parameters as one vector [P], detached, in their order."""
+    return flat(p.detach() for p in trainable(model).values())
+
+
 def shaped(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A vector [P] as named tensors in the order and shapes of `like`."""
     pieces = vector.split([t.numel() for t in like.values()])

@@ -191,3 +191,8 @@ def test_disjoint_effect_against_a_known_number_is_the_plain_one():
     assert disjoint_effect((0.0, 0.0), (5, 5)) == 0 and disjoint_effect((np.inf, 0.0), (5, 5)) == np.inf
     with pytest.raises(ValueError):
         disjoint_effect((0.1, 0.1), (1, 5))
+
+
+def test_ends_are_value_low_and_high():
+    found = t_interval([1.0, 2.0, 4.0])
+    assert found.ends == (found.value, found.low, found.high) and found.low < found.value < found.high

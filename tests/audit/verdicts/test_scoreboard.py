@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearnlib.audit.verdicts.scoreboard import scoreboard
+from unlearnlib.audit.verdicts.scoreboard import line, scoreboard
 
 
 def summary() -> pd.DataFrame:
@@ -33,3 +33,12 @@ def test_refusals():
         scoreboard(summary(), {"x": ("lira", "forget", "AUC")})
     with pytest.raises(ValueError, match="several estimates"):
         scoreboard(pd.concat([summary(), summary()]), {"x": ("accuracy", "test", "TA")})
+
+
+def test_one_line_of_a_summary():
+    found = line(summary(), "scrub", "UA", "forget")
+    assert (found.value, found.method, found.subset) == (0.2, "scrub", "forget")
+    with pytest.raises(ValueError, match="no estimate 'AUC' of 'loss rank' on 'forget' for 'scrub'"):
+        line(summary(), "scrub", "AUC", "forget", "loss rank")
+    with pytest.raises(ValueError, match="2 estimates .* choose one setting"):
+        line(pd.concat([summary(), summary()]), "scrub", "UA", "forget")

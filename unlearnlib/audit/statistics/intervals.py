@@ -30,6 +30,11 @@ class Interval:
     method: str
 
     @property
+    def ends(self) -> tuple[float, float, float]:
+        """The estimate and its limits, as a row of a table takes them: (value, low, high)."""
+        return self.value, self.low, self.high
+
+    @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2
 

@@ -43,3 +43,16 @@ def scoreboard(summary: pd.DataFrame, columns: Mapping[str, tuple[str, str, str]
             table[column] = values[part].to_numpy()
     table["cost"] = [summary.loc[summary["method"] == m, "cost_frac_retrain"].mean() for m in order]
     return table
+
+
+def line(summary: pd.DataFrame, method: str, statistic: str, subset: str, audit: str = "accuracy") -> pd.Series:
+    """The one row of `tidy.summarise` for a method's statistic of an audit on a subset.
+
+    Raises ValueError where there is none, or where several settings have one.
+    """
+    wanted = {"method": method, "statistic": statistic, "subset": subset, "audit": audit}
+    found = summary[(summary[list(wanted)] == pd.Series(wanted)).all(axis=1)]
+    if len(found) != 1:
+        told = f"{statistic!r} of {audit!r} on {subset!r} for {method!r}"
+        raise ValueError(f"no estimate {told}" if found.empty else f"{len(found)} estimates {told}: choose one setting")
+    return found.iloc[0]
