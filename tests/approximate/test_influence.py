@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from convex import divided, linear, points, refit, removed, tanh_network, weights
 from scipy.stats import pearsonr, spearmanr
 from small import same, split, state
+from torch import nn
 
 import unlearnlib as ul
 from unlearnlib.approximate import curvature, gradients
