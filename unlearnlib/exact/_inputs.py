@@ -21,15 +21,16 @@ class Fitted:
         raise NotFitted(f"{type(self).__name__} is not fitted yet: call fit(examples) first")
 
 
-def matrix(x, width: int | None = None) -> np.ndarray:
+def matrix(x, width: int | None = None, copy: bool = False) -> np.ndarray:
     """Pictures or features [n, ...] as a finite float64 matrix [n, features], with `width` features if given.
 
-    Read as `doors.pixels` reads pictures (bytes divided by 255); other integers are features, taken as they are.
+    Read as `doors.pixels` reads pictures (bytes divided by 255); other integers are features, taken as they are. It may
+    share memory with x unless `copy`.
     """
     x = doors.as_tensor(x)
     if not (x.is_floating_point() or x.is_complex() or x.dtype in (torch.uint8, torch.bool)):
         x = x.double()
-    flat = doors.pixels(x).detach().cpu().flatten(1).double().numpy()
+    flat = doors.pixels(x).detach().cpu().flatten(1).to(torch.float64, copy=copy).numpy()
     if width is not None and flat.shape[1] != width:
         raise ValueError(f"the learner was fitted to {width} features, these have {flat.shape[1]}: bring them to one")
     return flat
@@ -37,7 +38,7 @@ def matrix(x, width: int | None = None) -> np.ndarray:
 
 def labelled(x, labels, n_classes: int | None) -> tuple[np.ndarray, np.ndarray, int]:
     """Features [n, d] of their own, labels [n] and the number of classes, after checking that they belong together."""
-    x = matrix(x).copy()
+    x = matrix(x, copy=True)
     labels, classes = class_labels(labels, n_classes)
     if len(x) != len(labels) or not x.shape[1]:
         raise ValueError(f"x must be [n, features] with one label for each row; got {x.shape} and {labels.shape}")

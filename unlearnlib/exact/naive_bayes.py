@@ -54,12 +54,13 @@ class NearestMean(Fitted):
         rows = rows_to_forget(indices, self._alive)
         counts = np.bincount(self._labels[rows], minlength=len(self.counts))
         self.counts = self.counts - counts
-        self._sums -= self._added(rows, slice(None))
+        self._sums -= self._added(rows, np.arange(self._x.shape[1]))
         self._held -= (_fixed_point.exponents(self._x[rows]) == self._top).sum(0)
         self._alive[rows] = False
         self._x[rows] = 0
         finer = np.flatnonzero(self._held == 0)  # the largest values of these features are gone
-        self._measure(finer)
+        if len(finer):
+            self._measure(finer)
         touched = {"rows": len(rows), "classes": int((counts > 0).sum()), "features measured anew": len(finer)}
         return Receipt(Cost(seconds=time.perf_counter() - started), touched, EXACT)
 
@@ -91,10 +92,13 @@ class NearestMean(Fitted):
 
     def _added(self, rows: np.ndarray, features) -> np.ndarray:
         """What `rows` add to S, and to the high and the low 31 bits of Q: int64 [3, classes, features]."""
-        codes = _fixed_point.codes(self._x[rows][:, features], self._top[features], BITS)
-        squares = codes**2
-        terms = np.stack([codes, squares >> BITS, squares & (2**BITS - 1)])
-        return np.stack([terms[:, self._labels[rows] == c].sum(1) for c in range(len(self.counts))], 1)
+        out = np.zeros((3, len(self.counts), len(features)), dtype=np.int64)
+        for c in np.unique(self._labels[rows]):
+            members = self._x[np.ix_(rows[self._labels[rows] == c], features)]
+            codes = _fixed_point.codes(members, self._top[features], BITS)
+            squares = codes**2
+            out[:, c] = codes.sum(0), (squares >> BITS).sum(0), (squares & (2**BITS - 1)).sum(0)
+        return out
 
 
 @dataclass
