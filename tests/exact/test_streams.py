@@ -139,3 +139,14 @@ def test_an_adaptive_deleter_breaks_sharding_and_privacy_of_the_votes_repairs_it
         expected = 2 * q / (2 * q + 1 - q)
         assert rates(epsilon=epsilon)[0] == pytest.approx(expected, abs=0.02)
     assert rates(epsilon=0.0)[0] == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_streams_refuse_sizes_that_are_none_and_count_masks():
+    for bad in ((10, 0), (10, 2, 0), (10, 2.5), (0, 1)):
+        with pytest.raises(ValueError):
+            streams.uniform(*bad)
+    with pytest.raises(ValueError, match="size must be a whole number"):
+        streams.by_class([0, 1], 0, size=0)
+    learner = NearestMean().fit_arrays(np.eye(6), [0, 1] * 3)
+    table = streams.replay(learner, [np.arange(6) < 2, 3])
+    assert table["size"].tolist() == [2, 1] == table["rows"].tolist()

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from unlearnlib.data import doors
 from unlearnlib.methods.records import Receipt
 from unlearnlib.seeding import numpy_generator
 
 
 def uniform(n: int, requests: int, size: int = 1, seed: int = 0) -> list[np.ndarray]:
     """`requests` disjoint requests of `size` positions, drawn uniformly from `n` examples."""
+    doors.whole(n=n, requests=requests, size=size)
     if requests * size >= n:
         raise ValueError(f"{requests} requests of {size} would take all {n} examples: ask for fewer")
     order = numpy_generator(seed, "uniform deletions").permutation(n)[: requests * size]
@@ -28,6 +30,7 @@ def uniform(n: int, requests: int, size: int = 1, seed: int = 0) -> list[np.ndar
 
 def by_class(labels, chosen: int, size: int = 1, seed: int = 0) -> list[np.ndarray]:
     """The whole class `chosen` in random order, `size` positions a request (the last may be smaller)."""
+    doors.whole(size=size)
     members = np.flatnonzero(np.asarray(labels) == chosen)
     if not len(members):
         raise ValueError(f"no example has label {chosen}; labels are {np.unique(np.asarray(labels)).tolist()}")
@@ -53,6 +56,7 @@ def adversarial(
     """
     if (cost is None) == (foreseen is None):
         raise ValueError("give cost=, which reads a receipt, or foreseen=, which knows the cost of a position")
+    doors.whole(n=n, candidates=candidates)
     rng, present = numpy_generator(seed, "adversarial deletions"), np.arange(n)
     for _ in range(requests):
         tried = rng.choice(present, min(candidates, len(present)), replace=False)
@@ -85,12 +89,12 @@ def replay(learner, stream: Iterable) -> pd.DataFrame:
     """
     rows = []
     for number, request in enumerate(stream):
-        receipt = learner.forget(request)
+        receipt, named = learner.forget(request), np.atleast_1d(request)
         cost = receipt.cost
         rows.append(
             {
                 "request": number,
-                "size": len(np.atleast_1d(request)),
+                "size": int(named.sum()) if named.dtype == bool else len(named),
                 "seconds": cost.seconds,
                 "gradient_evaluations": cost.gradient_evaluations,
                 "forward_evaluations": cost.forward_evaluations,
