@@ -302,9 +302,9 @@ def test_deletions_add_up(name, fitted):
     assert torch.equal(*found) if "ridge" not in name and name != "head" else torch.allclose(*found, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dp-sgd", "rewind", "fine-tuning"])
+@pytest.mark.parametrize("name", ["sisa", "dp-sgd", "rewind", "fine-tuning"])
 def test_labels_beyond_the_outputs_are_refused(name):
-    with pytest.raises(ValueError, match="label 6, but the network has 2 outputs"):
+    with pytest.raises(ValueError, match="2 classes, but there is a label 6"):
         LEARNERS[name]().fit(Examples(DATA.images, DATA.labels + 5))
 
 

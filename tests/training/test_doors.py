@@ -85,8 +85,7 @@ def test_predictions_have_the_same_door(kind):
 def test_nothing_and_nobody_are_refused():
     with pytest.raises(ValueError, match="torch.nn.Module, not function"):
         check_model(lambda x: x, examples())
-    with pytest.raises(ValueError, match="the set is empty"):
-        training.predict(stranger(), examples()[:0])
+    assert training.predict(stranger(), examples()[:0]).shape == (0, 3)  # no pictures have no answers
 
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization")

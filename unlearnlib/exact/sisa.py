@@ -41,6 +41,7 @@ from unlearnlib.exact._inputs import Fitted
 from unlearnlib.methods.records import Certificate, Cost, Receipt
 from unlearnlib.training import cluster as machines
 from unlearnlib.training.batches import Batch
+from unlearnlib.training.doors import check_model
 from unlearnlib.training.jobs import one_thread
 from unlearnlib.training.loop import descend, descend_many
 from unlearnlib.training.prediction import predict
@@ -121,8 +122,8 @@ class Sisa(Fitted):
             raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, not {aggregation!r}")
         if (workers > 0) + (cluster is not None) + stacked > 1:
             raise ValueError("give one of workers=, cluster= and stacked=True")
-        self.build, self.recipe, self.seed = build, recipe, seed
-        self.workers, self.cluster, self.stacked = workers, cluster, stacked
+        self.build, self.recipe, self.seed, self.workers = build, recipe, seed, workers
+        self.cluster, self.stacked = cluster, stacked
         self.shards, self.slices, self.slicing, self.aggregation = shards, slices, slicing, aggregation
         self.weights = torch.full((shards,), 1 / shards)
 
@@ -141,6 +142,7 @@ class Sisa(Fitted):
         self._present = present
         started = time.perf_counter()
         self._checkpoints = [[_Checkpoint(self.build(self._number(shard)), None)] for shard in range(self.shards)]
+        check_model(self._checkpoints[0][0].network, examples)
         self._networks: list[nn.Module | None] = [None] * self.shards
         work = self._train(dict.fromkeys(range(self.shards), 0))
         self.cost = Cost(time.perf_counter() - started, work)
@@ -253,16 +255,12 @@ class Sisa(Fitted):
             with one_thread() if elsewhere else contextlib.nullcontext():
                 yield from ((shard, _trained(work)) for shard, work in works.items())
             return
-        jobs = [machines.Job(str(shard), _job, work, kept=True) for shard, work in works.items()]
+        jobs = [machines.Job(str(shard), _trained, work, kept=True) for shard, work in works.items()]
         ended = dict(machines.execute(jobs, workers=self.workers, cluster=self.cluster))
         for shard, result in ended.items():
             if isinstance(result, machines.Failed):
                 raise RuntimeError(f"shard {shard} was not trained: {result.reason}")
             yield int(shard), result
-
-
-def _job(work: _Work, _needs: Mapping) -> list[_Checkpoint]:
-    return _trained(work)
 
 
 def _batches(work: _Work, stage: _Stage) -> Iterator[Batch]:
@@ -281,7 +279,7 @@ def _batches(work: _Work, stage: _Stage) -> Iterator[Batch]:
     return itertools.islice(passes(), skipped, skipped + stage.steps)
 
 
-def _trained(work: _Work) -> list[_Checkpoint]:
+def _trained(work: _Work, _needs: Mapping | None = None) -> list[_Checkpoint]:
     """The shard after each stage: the checkpoints before the next ones, and its last state."""
     network, state, ends = copied(work.start.network), work.start.optimiser, []
     for stage in work.stages:

@@ -34,6 +34,7 @@ from unlearnlib.private.checks import check_choice, check_positive
 from unlearnlib.private.learner import BudgetExhausted, Learner
 from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_gradients, check_separable, clipped_gradients
+from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import Diverged
 
 
@@ -180,10 +181,11 @@ class DpSgd(Learner):
         phases = self.phases(len(examples))
         draw, noise = self._rng("batches"), self._rng("noise")
         model = copy.deepcopy(self.model).train()
+        check_model(model, examples)
         like = next(model.parameters())
         door = torch.arange(min(2, len(examples)))
         images = examples.pixels(door, like.device, like.dtype)
-        rules = check_gradients(model, images, examples.labels.to(like.device))
+        rules = check_gradients(model, images, examples.labels[door].to(like.device))
         velocity = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
         clip, clips, seen = self.clip, [], 0
         with seeding.isolated(self.seed, "dropout", state.trainings):

@@ -32,8 +32,8 @@ from unlearnlib.private.accounting import zcdp_rho
 from unlearnlib.private.checks import check_budget, check_positive
 from unlearnlib.private.learner import Learner
 from unlearnlib.private.mechanisms import gaussian
-from unlearnlib.private.networks import check_outputs, check_separable
-from unlearnlib.training.doors import Diverged
+from unlearnlib.private.networks import check_separable
+from unlearnlib.training.doors import Diverged, check_model
 from unlearnlib.training.modes import training_mode
 
 
@@ -107,8 +107,7 @@ class NoisyFineTuning(Learner):
     def _train(self, keep: Tensor) -> int:
         model = copy.deepcopy(self.train(self.state.examples[keep]))
         check_separable(model)
-        like = next(model.parameters())
-        check_outputs(model, self.state.examples.pixels([0], like.device, like.dtype), self.state.examples.labels)
+        check_model(model, self.state.examples)
         if not all(p.requires_grad for p in model.parameters()):
             raise ValueError("every parameter is noised here: none may be frozen")
         self.state.model = model

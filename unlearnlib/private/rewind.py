@@ -33,6 +33,7 @@ from unlearnlib.private.checks import check_budget, check_positive
 from unlearnlib.private.learner import BudgetExhausted, Learner
 from unlearnlib.private.mechanisms import gaussian
 from unlearnlib.private.networks import check_gradients, check_separable, clipped_gradients
+from unlearnlib.training.doors import check_model
 
 
 def rewind_distance(
@@ -85,6 +86,7 @@ class RewindToDelete(Learner):
     def _train(self, keep: Tensor) -> int:
         state, retained = self.state, self.state.examples[keep]
         n = len(retained)
+        check_model(self.model, retained)
         distance = self.distance(n, min(self.capacity, n))
         checkpoint = self._descend(self.model, retained, self.steps - self.rewound)
         final = self._descend(checkpoint, retained, self.rewound)
