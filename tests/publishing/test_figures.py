@@ -256,7 +256,7 @@ FIGURES = {
         *(2, 4, None),
     ),
     "noise_against_steps": (lambda: figures.noise_against_steps(STEPS, {"a": "noise", "b": "epsilon"}), 2, 2, 2),
-    "sandwich": (lambda: figures.sandwich(AUDIT, cap=15, label="epsilon"), 1, 8, 3),
+    "sandwich": (lambda: figures.sandwich(AUDIT, cap=15, label="epsilon"), 1, 8, None),
     "collapse_traces": (lambda: figures.collapse_traces(TRACES), 2, 4, 4),
     "entanglement": (lambda: figures.entanglement(TIED, ("kept", "forgotten")), 2, 3, None),
     "distance_over_cost": (

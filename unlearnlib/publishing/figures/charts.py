@@ -150,8 +150,8 @@ def budget(frame, *, allowed: Mapping[str, float], by: str, label: str = "residu
         shade, _ = look(name, names) if len(allowed) > 1 else look("certified Newton")
         told = f", {name}" if len(allowed) > 1 else ""
         first = place == 0 or len(allowed) > 1
-        axes.plot(part.deletions, part.certified, color=shade, lw=1.4, label=f"certified{told}" if first else None)
-        after = part[part.true > 0]
+        after = part[part.deletions > 0]
+        axes.plot(after.deletions, after.certified, color=shade, lw=1.4, label=f"certified{told}" if first else None)
         axes.plot(after.deletions, after.true, "--", color=shade, lw=1.4, label=f"true{told}" if first else None)
     for place, (name, limit) in enumerate(allowed.items()):
         shade = look(name, names)[0] if len(allowed) > 1 else "black"

@@ -31,7 +31,16 @@ def influence_plane(points, labels, strength, side, fields: Sequence[Mapping[str
     for axes, field, gone, title in zip(drawn, fields, removed, titles, strict=True):
         for k, marker in ((0, "o"), (1, "s")):
             here = (labels == k) & (np.arange(len(labels)) != gone)
-            cloud = axes.scatter(*points[here].T, c=strength[here], marker=marker, cmap="cividis_r", s=20, norm=norm)
+            cloud = axes.scatter(
+                *points[here].T,
+                c=strength[here],
+                marker=marker,
+                cmap="Blues",
+                edgecolors="#707070",
+                lw=0.5,
+                s=24,
+                norm=norm,
+            )
         if gone is not None:
             axes.plot(*points[gone], "x", color="black", ms=9, mew=2)
         for name, odds in field.items():
@@ -123,9 +132,10 @@ def damping(frame, levels: Mapping[str, Mapping[str, tuple[float, float]]]):
     (`levels`). Large damping is doing nothing. Columns request, damping, method, gap."""
     figure, drawn = panels(len(levels), height=3.1)
     for axes, (kind, known) in zip(drawn, levels.items(), strict=True):
-        for name, part in frame[frame.request == kind].groupby("method", sort=False):
+        methods = frame[frame.request == kind].groupby("method", sort=False)
+        for (name, part), line in zip(methods, ("-", "--", ":", "-."), strict=False):  # one family has one colour
             shade, marker = look(name)
-            band(axes, part, x="damping", y="gap", colour=shade, marker=marker, label=name)
+            band(axes, part, x="damping", y="gap", colour=shade, marker=marker, line=line, label=name)
         for name, ends in known.items():
             if name == "original":
                 axes.axhspan(*ends, color=colour(name), alpha=0.3, lw=0, label=name)

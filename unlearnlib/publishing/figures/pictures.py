@@ -119,9 +119,10 @@ def heat_maps(frame, columns: Mapping[str, str], *, by: str, x: str, y: str, lab
         for column, title in columns.items():
             axes = next(places)
             table = frame[frame[by] == kind].pivot_table(column, y, x, "mean")
-            sns.heatmap(table, cmap="cividis", ax=axes, annot=True, fmt=".2f", cbar=False, annot_kws={"size": POINTS})
+            sns.heatmap(table, cmap="Blues", ax=axes, annot=True, fmt=".2f", cbar=False, annot_kws={"size": POINTS})
             axes.invert_yaxis()
             axes.set(title=f"{kind}: {title}", xlabel=labels[0], ylabel=labels[1])
+            axes.tick_params(axis="y", rotation=0)
     return figure
 
 
