@@ -251,7 +251,8 @@ def test_what_killed_runs_left_in_the_folder_of_a_study_goes(tmp_path):
 
 
 STUDY = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it would be ignored
 from unlearnlib import studies
 from unlearnlib.training.recipe import Recipe
 if __name__ == "__main__":
@@ -293,7 +294,10 @@ def test_a_study_that_is_stopped_tidies_up_and_says_little(tmp_path, short, work
         for _ in range(2 if "INT" in how else 1):
             os.killpg(study.pid, signal.SIGINT) if "INT" in how else study.terminate()
             time.sleep(0.02)
-    told, errors = study.communicate(timeout=120)
+    try:
+        told, errors = study.communicate(timeout=120)
+    finally:
+        study.kill()
     assert not list(scratch.glob("unlearn-*"))
     assert "leaked" not in errors, errors
     if not workers:  # a worker that is ended while it starts may say so
