@@ -59,15 +59,13 @@ class Inverse:
         return solve(model, rhs, examples, damping=self.damping + extra, **options, tally=tally).x
 
 
-def solving(n: str) -> str:
-    """The work of `Inverse.solved` over n examples, at most; in the language of `methods.costs`."""
-    products = f"(lambda k: (linearise * (1 if {n} <= 1024 else k) + ggn * k) * ({n}))"
-    return (
-        f"({products}(iterations + (20 if solver == 'lissa' else 0)) if solver in ('cg', 'lissa')"
-        f" else {products}(P + 1) if solver == 'dense' and kind == 'hessian'"
-        f" else {products}(1) + ({n}) * (forward + example_gradient * C if solver == 'dense'"
-        f" else 3 * (gradient + vjp * (C - 1))))"
-    )
+# The work of `Inverse.solved` over n examples, at most, in the language of `methods.costs`; p(k) is that of k products.
+SOLVING = (
+    "(lambda n: (lambda p: p(iterations + (20 if solver == 'lissa' else 0)) if solver in ('cg', 'lissa')"
+    " else p(P + 1) if solver == 'dense' and kind == 'hessian'"
+    " else p(1) + n * (forward + example_gradient * C if solver == 'dense' else 3 * (gradient + vjp * (C - 1))))"
+    "(lambda k: (linearise * (1 if n <= 1024 else k) + ggn * k) * n))"
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class RescaledInfluence(Inverse):
     family="curvature",
     reads="retain, forget",
     paper="koh2017",
-    cost=f"at most gradient * F + {solving('R + F')}",
+    cost=f"at most gradient * F + {SOLVING}(R + F)",
     fails=(
         "For large forget sets, whose members it takes to act independently, and in deep networks as an estimate of "
         "retraining: there it approximates a constrained response, and depends on the damping."

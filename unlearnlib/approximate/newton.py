@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from unlearnlib.approximate.gradients import flat, mean_gradient, moved, trainable
-from unlearnlib.approximate.influence import Inverse, solving
+from unlearnlib.approximate.influence import SOLVING, Inverse
 from unlearnlib.methods.registry import method
 
 
@@ -36,7 +36,7 @@ class Newton(Inverse):
     family="curvature",
     reads="retain",
     paper="sekhari2021",
-    cost=f"at most steps * (gradient * R + {solving('R')})",
+    cost=f"at most steps * (gradient * R + {SOLVING}(R))",
     fails=(
         "In deep networks with little damping: away from a minimum a full step overshoots. It knows of the forget set "
         "only that it is missing from the loss, and stops near where it started."

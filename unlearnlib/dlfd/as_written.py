@@ -113,11 +113,12 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
     retain, steps = passes(split.retain_index, split.train.labels, config, run.generator("order"))
     monitor = Monitor(split, Rule(config.threshold, config.patience, config.score_limit, config.refresh), run)
     monitor.switch(monitor.score(model))
-    example = split.train.pixels([0])
+    example = split.train.pixels([0], dtype=parameters[0].dtype)
     with progress_bar(steps, run.progress) as bar, models.FeatureTap(model, example, config.layer) as tap:
         perturbed = _Perturbed(model, split, config, run, tap)
         for number, batch in enumerate(retain):
-            images, labels = split.train.pixels(batch.index, device=perturbed.device), batch.labels.to(perturbed.device)
+            images = split.train.pixels(batch.index, device=perturbed.device, dtype=example.dtype)
+            labels = batch.labels.to(perturbed.device)
             draws = draws_for(len(images), recipe.augment, images.shape[2:], augment_rng)
             images = augmented(images, recipe.augment, draws)
             if config.channels_last:
@@ -186,6 +187,8 @@ class _Perturbed:
             return torch.empty(0)
         picked = next(self._forget)
         with torch.no_grad(), models.evaluating(self._model):
-            _, features = self._tap(self._split.train.pixels(picked, device=self.device))
+            _, features = self._tap(
+                self._split.train.pixels(picked, device=self.device, dtype=next(self._model.parameters()).dtype)
+            )
         self._run.tally.count("forward", len(picked))
         return features

@@ -46,7 +46,7 @@ def perturb(
                 logits, features = frozen_tap(moved)
             objective = -ce_weight * F.cross_entropy(logits.float(), labels)
             if transport_weight:
-                away = feature_distance(distance, features.float(), forget_features, regularisation)
+                away = feature_distance(distance, features.to(forget_features.dtype), forget_features, regularisation)
                 objective = objective + transport_weight * away
             (gradient,) = torch.autograd.grad(objective, moved)
             moved = torch.clamp(moved.detach().add_(gradient.sign(), alpha=step), low, high)

@@ -37,8 +37,8 @@ def declared() -> list[dict[str, str]]:
     """One row a method, in the order of the catalogue: `COLUMNS` as declared."""
     found: dict[str, dict[str, str]] = {}
     for home in dict.fromkeys(HOMES.values()):
-        tree = ast.parse(Path(importlib.util.find_spec(home).origin).read_text(encoding="utf-8"))
-        named = {node.targets[0].id: node.value for node in tree.body if _names_one(node)}
+        tree = _parsed(home)
+        named = _constants(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "method":
                 facts = {word.arg: word.value for word in node.keywords if word.arg in COLUMNS}
@@ -46,6 +46,20 @@ def declared() -> list[dict[str, str]]:
                 name = _text(node.args[0], named)
                 found[name] = dict.fromkeys(COLUMNS, "") | {"name": name, "guarantee": "none"} | told
     return [found[name] for name in HOMES]
+
+
+def _parsed(module: str) -> ast.Module:
+    return ast.parse(Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8"))
+
+
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """What the names of a module stand for, those that it imports from other methods included."""
+    named = {node.targets[0].id: node.value for node in tree.body if _names_one(node)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unlearnlib.approximate."):
+            theirs = {alias.name for alias in node.names if alias.name.isupper()}
+            named |= {name: value for name, value in _constants(_parsed(node.module)).items() if name in theirs}
+    return named
 
 
 def _names_one(node: ast.stmt) -> bool:

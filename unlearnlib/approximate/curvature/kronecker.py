@@ -31,6 +31,7 @@ from unlearnlib import seeding
 from unlearnlib.approximate.curvature.products import jacobians
 from unlearnlib.approximate.fisher import answers, fisher_diagonal
 from unlearnlib.approximate.gradients import count_pulled, pixel_batches, shaped, trainable
+from unlearnlib.training.doors import Diverged
 from unlearnlib.training.loop import Tally
 from unlearnlib.training.models import evaluating
 
@@ -132,7 +133,7 @@ def _factored(model, examples, samples: int | None, seed: int, tally: Tally | No
             for g in gradients:
                 moment = torch.einsum("bto,btp->op", g, g) / (len(examples) * a.shape[1])
                 outputs[layer] = outputs.get(layer, 0) + moment
-    bases = {layer: (torch.linalg.eigh(outputs[layer]), torch.linalg.eigh(inputs[layer])) for layer in inputs}
+    bases = {layer: (_basis(outputs[layer], layer), _basis(inputs[layer], layer)) for layer in inputs}
     values = {layer: torch.outer(g.eigenvalues, a.eigenvalues) for layer, (g, a) in bases.items()}
     if corrected:
         values = {layer: torch.zeros_like(v) for layer, v in values.items()}
@@ -321,3 +322,11 @@ def _diagonal_share(approximation: Kronecker, model: nn.Module, examples, dampin
     weights = torch.cat([inverse.get(n, z).flatten() for n, z in zero.items()])
     batches = (jacobians(model, pixels, tally=tally) for pixels, _ in pixel_batches(model, examples, 16))
     return torch.cat([(rows * weights) @ rows.mT for rows in batches])
+
+
+def _basis(moment: Tensor, layer: str):
+    """Eigenvalues and eigenvectors of a symmetric matrix; Diverged where rounding leaves it none."""
+    try:
+        return torch.linalg.eigh(moment)
+    except torch.linalg.LinAlgError:
+        raise Diverged(f"a factor of layer {layer} has no eigenbasis: train the network, or take solver='cg'") from None
