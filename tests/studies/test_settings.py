@@ -61,8 +61,8 @@ def test_methods_teach_with_the_augmentation_and_labels_of_the_originals_recipe(
     plain = unlearned(setting, "finetune", 0, epochs=1, augment="none")  # what is said counts
     expected = unlearn("finetune", **start, epochs=1, label_smoothing=0.1)
     assert same(state(plain.model), state(expected.model)) and not same(state(plain.model), state(found.model))
-    published = registry.find("l1_sparse").published  # authors' values stay the authors'
-    assert settings.taught(setting, "l1_sparse", published) == published
+    published = registry.find("scrub").published  # authors' values stay the authors'
+    assert settings.taught(setting, "scrub", published) == published
     assert settings.taught(setting, "ssd", {"alpha": 3.0}) == {"alpha": 3.0}
     with_, without = ({"augment": kind, "label_smoothing": 0.1, "epochs": 1} for kind in ("shift", "none"))
     addresses_of = [settings.address_of_unlearned(setting, "finetune", 0, **h) for h in (with_, without, {"epochs": 1})]

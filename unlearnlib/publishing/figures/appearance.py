@@ -27,7 +27,7 @@ _FAMILIES = {
     "labels": ("#8736d9", "random_labels salun amnesiac boundary_shrink boundary_expand"),
     "teachers": ("#006640", "scrub scrub_r bad_teacher delete"),
     "curvature": ("#4800d9", "influence rescaled_influence newton woodfisher pbrf unrolled_sgd ntk"),
-    "importance": ("#a87b4f", "fisher_forgetting ssd lfssd jit unsir"),
+    "importance": ("#a87b4f", "fisher_forgetting ssd lfssd jit unsir assd"),
     "features": ("#e62ecf", "dlfd dlfd_as_released"),
     "exact": ("#203a40", ("SISA", "class modules", "forest", "naive Bayes", "class means", "nearest neighbours")),
     "certified": (
