@@ -94,7 +94,7 @@ class Sisa(Fitted):
     aggregation  "mean" of the shards' probabilities, "vote" (the share of shards for each class), or "weighted": the
                  mean with convex weights fitted by `weigh(examples)` on held-out examples
     workers      train shards in that many processes of one thread each; 0: here, one after another
-    cluster      address ("tcp://...") or scheduler file of a dask cluster to train shards on instead
+    cluster      address (`tcp://...`) or scheduler file of a dask cluster to train shards on instead
     stacked      train shards here as one stacked network, where the architecture allows it (see above)
     """
 

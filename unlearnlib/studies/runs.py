@@ -66,7 +66,7 @@ def run(
     folder      where the rows of each cell are kept, and all of them in the end as results.parquet. Without it they
                 are kept in the cache. A run that was killed goes on from there
     workers     processes of one thread each; 0 runs everything in this one
-    cluster     address ("tcp://...") or scheduler file of a dask cluster to run on instead
+    cluster     address (`tcp://...`) or scheduler file of a dask cluster to run on instead
     resources   what a job takes of a dask worker's resources, as {"GPU": 1}
     limit       seconds that one job may take on a worker; what takes longer is ended and has failed
     patience    seconds to wait for a cluster without any worker before what is left has failed

@@ -41,7 +41,7 @@ def execute(
     """Yield (name, result or Failed) of each job as it ends; jobs come after those that they need.
 
     workers     0: in this process; else that many processes of one thread each
-    cluster     "tcp://host:port" of a dask scheduler, or the path of its scheduler file, instead of processes
+    cluster     `tcp://host:port` of a dask scheduler, or the path of its scheduler file, instead of processes
     resources   what a job takes of a dask worker's resources, as {"GPU": 1}
     limit       seconds that one job may take: its worker is then ended, and the job is Failed. None: no limit
     patience    seconds without any worker of the cluster after which the jobs that are left are Failed
