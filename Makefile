@@ -24,7 +24,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-book: $(READY)  ## re-execute every chapter in place, then compile the book (about 13 minutes on two cores)
+book: $(READY)  ## re-execute every chapter in place, then compile the book (about 6 minutes on two cores)
 	rm -rf _build
 	UNLEARN_CACHE=$(CURDIR)/_build/models $(BIN)/unlearn run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
 	@$(MAKE) --no-print-directory html
