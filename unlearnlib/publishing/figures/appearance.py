@@ -29,6 +29,10 @@ _FAMILIES = {
     "curvature": ("#4800d9", "influence rescaled_influence newton woodfisher pbrf unrolled_sgd ntk"),
     "importance": ("#a87b4f", "fisher_forgetting ssd lfssd jit unsir assd"),
     "features": ("#e62ecf", "dlfd dlfd_as_released"),
+    "competition": ("#a92204", "fcs msg cfw prmq ct kde rni"),
+    "since 2024": ("#573d71", "amun lotus negmerge task_vector uam munba mu_mis rum"),
+    "without data": ("#320104", "gkt recall inversion noise"),
+    "attribution": ("#8b4d04", "datamodel_matching oracle_matching"),
     "exact": ("#203a40", ("SISA", "class modules", "forest", "naive Bayes", "class means", "nearest neighbours")),
     "certified": (
         "#2e004c",
