@@ -32,7 +32,7 @@ _FAMILIES = {
     "competition": ("#a92204", "fcs msg cfw prmq ct kde rni"),
     "since 2024": ("#573d71", "amun lotus negmerge task_vector uam munba mu_mis rum"),
     "without data": ("#320104", "gkt recall inversion noise"),
-    "attribution": ("#8b4d04", "datamodel_matching oracle_matching"),
+    "attribution": ("#1097f9", "datamodel_matching oracle_matching"),
     "exact": ("#203a40", ("SISA", "class modules", "forest", "naive Bayes", "class means", "nearest neighbours")),
     "certified": (
         "#2e004c",
