@@ -203,7 +203,7 @@ def _section(same: Sequence[Card], identifiers: Mapping[str, str]) -> list[str]:
     rows = [[name, *values] for name, values in facts.items() if any(values)]
     made = [
         f"{anchors}\n### {', '.join(f'`{c.name}`' for c in same)}",
-        grid_table(["", *(f"`{c.name}`" for c in same)], rows),
+        grid_table(["Fact", *(f"`{c.name}`" for c in same)], rows),
     ]
     for knobs_of in dict.fromkeys(card.knobs for card in same if card.knobs):
         whose = [card.name for card in same if card.knobs == knobs_of]
