@@ -170,14 +170,24 @@ def configure(name: str, **hyperparameters):
 
 
 def work(
-    name: str, forget: int, retain: int, *, validation: int = 0, classes: int = 10, weights: int = 0, **hyperparameters
+    name: str,
+    forget: int,
+    retain: int,
+    *,
+    validation: int = 0,
+    classes: int = 10,
+    weights: int = 0,
+    multiplications: float | None = None,
+    **hyperparameters,
 ) -> float:
     """Work of a method on sets of these sizes, by the formula that it declares: exact, or an upper bound ("at most").
 
-    The unit is that of `Cost.work`, a forward pass of one example. `classes` and `weights` (trainable) count where the
-    formula has them. Raises ValueError where no formula is declared.
+    The unit is that of `Cost.work`, a forward pass of one example. `classes`, `weights` (trainable) and
+    `multiplications` (of one such pass, see `training.work`; None: a dense network's) count where the formula has them.
+    Raises ValueError where no formula is declared.
     """
     sizes = {"F": forget, "R": retain, "V": validation, "C": classes, "P": weights}
+    sizes["M"] = multiplications or max(weights, 1)
     return costs.evaluated(name, find(name).cost, configure(name, **hyperparameters), sizes)
 
 
