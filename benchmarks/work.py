@@ -2,11 +2,12 @@
 
 Each method unlearns small, uneven and large forget sets from one network whose arithmetic outweighs the bookkeeping of
 its steps. CPU seconds of one thread are regressed on the work that was counted, through the origin; the slope is
-compared with that of retraining, in the same run. What passes no example through the network is overhead here: the
-attack on losses that dlfd_as_released fits in every epoch, decompositions of layers' factors, the optimisers' own steps.
+compared with that of retraining, in the same run. What passes no example through the network and is no algebra between
+gradients is overhead here: the attack on losses that dlfd_as_released fits in every epoch, decompositions of layers'
+factors, the optimisers' own steps.
 
     python benchmarks/work.py          the table: seconds per unit beside that of retraining, and what is off
-    python benchmarks work             a row a method: how near one the two are
+    python benchmarks work             how near one the ratio is over all methods, and a row for each that is off
 """
 
 import statistics

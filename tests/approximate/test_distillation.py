@@ -40,23 +40,6 @@ def stepped(model, loss, lr: float = 0.1):
             p.sub_(lr * g)
 
 
-@pytest.fixture(scope="module")
-def trained():
-    parts = split()
-    return training.fit(models.build("mlp", dataset(), hidden=(16,)), parts.train, Recipe(epochs=6)), parts
-
-
-@pytest.fixture(scope="module")
-def memorised():
-    """The forget set has wrong labels, which the model has learnt by heart: its loss there is below that elsewhere."""
-    parts = split()
-    labels = parts.train.labels.clone()
-    labels[parts.forget_index] = (labels[parts.forget_index] + 1) % 3
-    parts = dataclasses.replace(parts, train=dataclasses.replace(parts.train, labels=labels))
-    recipe = Recipe(epochs=40, batch_size=20, lr=5e-3)
-    return training.fit(models.build("mlp", dataset(), hidden=(32,)), parts.train, recipe), parts
-
-
 def close(first: nn.Module, second: nn.Module, atol: float = 2e-6) -> bool:
     return all(torch.allclose(a, b, atol=atol) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 

@@ -3,9 +3,10 @@
     work = forward passes + 3 (forward and backward passes) + sum_kind UNITS[kind] count_kind
 
 A backward pass costs two forward passes, in theory and on processors, since it multiplies by every weight matrix
-twice. Curvature products differ between networks; their weights below are medians of what was measured. Algebra between
-gradients (Gram matrices, projections, the solution of kernels) passes no example through the network: its multiplications
-are counted as the forward passes that have as many.
+twice; where the first layers are frozen it costs less, and is counted as whole. Curvature products differ between
+networks; their weights below are medians of what was measured. Algebra between gradients (Gram matrices, projections,
+the solution of kernels) passes no example through the network: its multiplications are counted as the forward passes
+that have as many.
 """
 
 from collections.abc import Mapping

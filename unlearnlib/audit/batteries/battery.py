@@ -130,7 +130,10 @@ def battery(
 
 
 def logits_of(model, examples) -> np.ndarray:
-    """Logits float32 [n, classes]: of a module (in eval mode), an object with `.logits`, or a function of images."""
+    """Logits [n, classes]: of a module (in eval mode), an object with `.logits`, or a function of images.
+
+    float32, but for a float64 module.
+    """
     if isinstance(model, torch.nn.Module):
         return as_array(predict(model, examples))
     answer = getattr(model, "logits", model)
