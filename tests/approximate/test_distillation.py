@@ -103,7 +103,7 @@ def test_scrub_r_rewinds_to_the_epoch_nearest_the_validation_error(memorised):
 
 
 def test_the_rewind_is_to_the_first_of_the_nearest_errors_and_weighs_classes_as_the_forget_set_does():
-    """Errors of the epochs on F, all of class 0: 2/8, 3/8, 5/8, 6/8. Of validation class 0 errs 1/2, and class 1 always."""
+    """F is of class 0, and its errors are 2/8, 3/8, 5/8, 6/8. Of validation class 0 errs 1/2, and class 1 always."""
     parts, model = split(), nn.Linear(1, 1)
     forget = dataclasses.replace(parts.forget, labels=torch.zeros(20, dtype=torch.int64))
     held_out = dataclasses.replace(parts.validation, labels=torch.arange(24) % 2)

@@ -315,4 +315,4 @@ def test_integers_that_may_or_may_not_be_bytes_are_no_pictures(make):
     with pytest.raises(ValueError, match="convert them first"):
         learner.logits(ds.test.images.int())
     with pytest.raises(ValueError, match="convert them first"):
-        make().fit(ds.train.images.long(), ds.train.labels)
+        make().fit_arrays(ds.train.images.long(), ds.train.labels)

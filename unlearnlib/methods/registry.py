@@ -27,7 +27,7 @@ from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import Part, check_finite, descend, descend_many
 from unlearnlib.training.modes import BatchNorm, norms_frozen
 from unlearnlib.training.recipe import Recipe
-from unlearnlib.training.renewal import copied, without_graphs
+from unlearnlib.training.renewal import without_graphs, workable
 from unlearnlib.training.stacking import Unstackable
 from unlearnlib.training.work import Tally
 
@@ -286,8 +286,7 @@ def _start(chosen: Method, model, split, config, run: Run):
     if not len(split.retain_index):
         raise ValueError("the retain set is empty: discard the model instead")
     check_model(model, split.train)
-    # Half-precision weights cannot take small steps: methods work in float32 and the result is cast back.
-    working = copied(model)._apply(lambda t: t.float() if t.is_floating_point() and t.element_size() < 4 else t)
+    working = workable(model)  # the result is cast back
     split = dataclasses.replace(split, test=None)
     parts = getattr(config, "parts", ())
     if not (isinstance(parts, (tuple, list)) and all(isinstance(part, Part) for part in parts)):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from unlearnlib.data.doors import as_tensor
 from unlearnlib.data.doors import pixels as checked
-from unlearnlib.training.doors import answer, check_finite_answer, check_values
+from unlearnlib.training.doors import answer, check_finite_answer, check_labels, check_values
 from unlearnlib.training.modes import device_of, evaluating
 from unlearnlib.training.precision import lowered
 from unlearnlib.training.work import Tally
@@ -49,5 +49,7 @@ def predict(model: nn.Module, examples, *, batch_size: int = 1024, tally: Tally 
 
 
 def accuracy(model: nn.Module, examples) -> float:
-    """The share of `examples` whose largest logit is at their label."""
-    return (predict(model, examples).argmax(1) == examples.labels).float().mean().item()
+    """The share of `examples` whose largest logit is at their label. ValueError for a label that the model lacks."""
+    logits = predict(model, examples)
+    check_labels(logits.shape[1], examples.labels)
+    return (logits.argmax(1) == examples.labels).float().mean().item()
