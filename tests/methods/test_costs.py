@@ -93,6 +93,20 @@ def test_what_is_counted_is_what_is_computed(name):
         assert (0.4 if name in LAST_LAYERS else 0.55) < computed.total / one / counted < 1.3
 
 
+@pytest.mark.parametrize("kind", ["defaults", "published"])
+@pytest.mark.parametrize("name", HOMES)
+def test_programs_say_how_many_steps_they_take(name, kind):
+    """Schedules go by it, and nothing else notices."""
+    model, parts, given = sized(name, 33, 64, hidden=(4,))
+    found = registry.find(name)
+    if kind == "published":
+        given |= {**found.published, **{k: v for k, v in given.items() if k in ("epochs", "k")}}
+    program = found.function(model, parts, registry.configure(name, **given), registry.Run(0))
+    if isinstance(program, registry.Program):
+        steps = program.steps if isinstance(program.steps, int) else program.steps[-1]
+        assert steps == sum(1 for _ in program.batches) > 0
+
+
 def test_work_is_one_unit():
     tally = Tally(10, 4)
     tally.count("hvp", 3)

@@ -296,3 +296,17 @@ def test_a_subset_is_stratified_and_the_same_for_all():
     assert ((ds.train.labels.bincount() - shares).abs() < 1).all()
     with pytest.raises(ValueError, match="ask for between 1 and that, not 99999"):
         data.load("digits", n=99999)
+
+
+def test_of_equal_trials_the_first_is_best():
+    trials = tuple(tuning.Trial((("lr", lr),), 0.5, 0.5, 0.0, 1.0) for lr in (3.0, 1.0, 2.0))
+    assert tuning.Tuned("finetune", trials, 1.0, 1.0).hyperparameters == {"lr": 3.0}
+
+
+def test_trials_are_taught_as_the_original_was(monkeypatch):
+    seen, unlearn = [], registry.unlearn
+    monkeypatch.setattr(registry, "unlearn", lambda *args, **more: seen.append(more) or unlearn(*args, **more))
+    bench = Bench(replace(SETTING, recipe=Recipe(epochs=1, lr=5e-3, label_smoothing=0.1)))
+    tuning.tried(bench, "finetune", epochs=1)
+    tuning.tried(bench, "finetune", epochs=1, label_smoothing=0.2)
+    assert [more["label_smoothing"] for more in seen] == [0.1, 0.2]
