@@ -133,9 +133,10 @@ def scrub_r(net, d):
         with torch.no_grad():
             return float((net(x).argmax(1) != y).double().mean())
 
-    opt = torch.optim.Adam(net.parameters(), 5e-4, weight_decay=0.1)
+    own = {"epochs": 5, "msteps": 3, "gamma": 1.0, "alpha": 0.5, "T": 4.0, "forget_batch": 16, "retain_batch": 32}
+    opt = sgd(net, lr=5e-4, momentum=0.9, weight_decay=5e-4)
     errors, saved = [], []
-    for _ in scrub_epochs(net, d, opt, decayed(5e-4, (5, 8, 9)), **SMALL):
+    for _ in scrub_epochs(net, d, opt, decayed(5e-4, (3, 5, 9)), **own):
         errors.append(error(d.x[d.f], d.y[d.f]))
         saved.append(copy.deepcopy(net.state_dict()))
     held_out = d.split.validation

@@ -7,6 +7,7 @@ comments behind them, and the docstring of its module. Nothing is written here a
 import dataclasses
 import inspect
 import io
+import math
 import re
 import sys
 import tokenize
@@ -98,19 +99,25 @@ def _spelt(value: object) -> str:
 
 
 def passes(name: str) -> str:
-    """The cost of a method at its defaults: work as multiples of large |F| and |R|, and what is constant."""
+    """The cost of a method at its defaults: work as multiples of large |F| and |R|, and what is constant.
+
+    Algebra between gradients depends on the network and not on passes over sets: it is named without a number.
+    """
     from unlearnlib.methods import registry
 
     if not registry.find(name).cost:
         return ""
     many = 2**10 * 3**3 * 5**2  # a multiple of every batch size that is in use
-    constant, whole = registry.work(name, 0, 0), registry.work(name, many, many)
-    shares = {
-        "|F|": (whole - registry.work(name, 0, many)) / many,
-        "|R|": (whole - registry.work(name, many, 0)) / many,
-    }
+
+    def work(forget: int, retain: int) -> float:
+        return registry.work(name, forget, retain, multiplications=math.inf)
+
+    constant, whole = work(0, 0), work(many, many)
+    shares = {"|F|": (whole - work(0, many)) / many, "|R|": (whole - work(many, 0)) / many}
     terms = [f"{share:.3g} {size}" for size, share in shares.items() if share]
-    return " + ".join([*terms, *([f"{constant:g}"] if constant else [])]) or "0"
+    terms += [f"{constant:g}"] if constant else []
+    terms += ["algebra"] if "algebra" in registry.find(name).cost else []
+    return " + ".join(terms) or "0"
 
 
 def arxiv(bibliography: str) -> dict[str, str]:

@@ -36,8 +36,13 @@ def fit_many(
     Model m equals `fit(build(seeds[m]), examples[masks[m]], recipe, seeds[m])` to rounding. Models whose subsets
     take equally many steps are stacked; an architecture that cannot be stacked is trained one model at a time.
     """
+    wanted = f"masks must be bool [{len(seeds)}, {len(examples)}]"
+    try:
+        masks = torch.as_tensor(masks)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{wanted}, not {type(masks).__name__}") from None
     if masks.shape != (len(seeds), len(examples)) or masks.dtype != torch.bool:
-        raise ValueError(f"masks must be bool [{len(seeds)}, {len(examples)}], not {masks.dtype} {tuple(masks.shape)}")
+        raise ValueError(f"{wanted}, not {masks.dtype} {tuple(masks.shape)}")
     positions = [mask.nonzero().flatten() for mask in masks]
     groups: dict[tuple[int, ...], list[int]] = {}
     for m, where in enumerate(positions):

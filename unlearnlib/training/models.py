@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from unlearnlib import seeding
+from unlearnlib.data.doors import pixels
 from unlearnlib.training import doors
 from unlearnlib.training.modes import device_of, evaluating, owned, passing, training_mode
 from unlearnlib.training.networks import OWN, Normalise, Pretreated
@@ -181,7 +182,13 @@ class FeatureTap:
 
 
 def features(model: nn.Module, images: Tensor, *, layer: str | None = None, batch_size: int = 1024) -> Tensor:
-    """Penultimate features [N, F] of pixels [N, C, H, W], in eval mode: the input of the head, or of `layer`."""
-    device = device_of(model)
+    """Penultimate features [N, F] of pixels [N, C, H, W], in eval mode: the input of the head, or of `layer`.
+
+    They are float32, of a float64 model float64.
+    """
+    doors.check_values(model)
+    device, dtype = device_of(model), next((p.dtype for p in model.parameters()), torch.float32)
+    wide = dtype if dtype == torch.float64 else torch.float32
+    images = pixels(images, dtype=dtype)
     with evaluating(model), torch.no_grad(), FeatureTap(model, images[:1], layer) as tap:
-        return torch.cat([tap(part.to(device))[1].float().cpu() for part in images.split(batch_size)])
+        return torch.cat([tap(part.to(device))[1].to(wide).cpu() for part in images.split(batch_size)])

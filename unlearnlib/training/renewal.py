@@ -26,6 +26,11 @@ from unlearnlib.training.modes import (
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
+def workable(model: nn.Module) -> nn.Module:
+    """A copy in single precision where `model` is in half, whose weights cannot take small steps."""
+    return copied(model)._apply(lambda t: t.float() if t.is_floating_point() and t.element_size() < 4 else t)
+
+
 def copied(model: nn.Module) -> nn.Module:
     """A deep copy, also of networks that hold computed tensors, as pruned and weight-normed ones do."""
     computed = [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor) and not v.is_leaf]
