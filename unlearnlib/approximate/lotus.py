@@ -5,14 +5,15 @@
     tau_F = exp(alpha (acc(theta, F) - acc(theta_0, U)))
 
 g is standard Gumbel noise, new for each picture and step, so that on R' the target is a class drawn from what the
-original answers. R' is a part of the retain set, drawn once; U are unseen pictures, the validation set; where whole classes are
-forgotten acc(theta_0, U) counts as 0. Tau is set anew before each epoch, and where acc(theta, F) is `margin` below
-acc(theta_0, U) it ends. Spartalis et al., CVPR 2025, arXiv 2503.18314. No label is taught: those of the retain set are
-not read, those of forget and validation set only by the accuracies. Limits: with alpha 0, or equal accuracies, tau is 1.
+original answers. R' is a part of the retain set, drawn once; U are unseen pictures, the validation set; where whole
+classes are forgotten acc(theta_0, U) counts as 0. Tau is set anew before each epoch, and it ends where acc(theta, F) is
+`margin` below acc(theta_0, U). No label is taught: those of the retain set are not read, those of forget and validation
+set by the accuracies alone. Spartalis et al., CVPR 2025, arXiv 2503.18314. Limits: with alpha 0, or equal accuracies,
+tau is 1.
 
 Deviations: where pictures are not augmented the original is asked once about each; the defaults are ours but for those
 of the loss. `decimals` rounds both accuracies as the released code does, which makes tau a step function. Published is
-the released row for CIFAR-10 and a ViT; that for a ResNet-18 has lr 1e-4, 10 epochs, batches of 128 and alpha 8 (32 for
+the released row for CIFAR-10 and a ViT. That for a ResNet-18 has lr 1e-4, 10 epochs, batches of 128 and alpha 8 (32 for
 a class), with crops that have black borders and no flips, which `augment` does not know.
 
 The targets follow the student, so models are not stacked: it runs one at a time.

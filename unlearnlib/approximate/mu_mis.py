@@ -3,15 +3,15 @@
     min_theta  E_F [ ||grad_x f_y(x)||^2 - ||grad_x f_c(x)||^2 ],     f logits, y the label, c != y drawn at random
 
 for each picture anew in every step: training makes f_y sensitive to the pictures that it sees, so this takes their
-contribution back. It reads the forget set alone. Cheng et al., arXiv 2402.15109. Limits: for f = W x + b the loss of one
-is ||w_y||^2 - ||w_c||^2 whatever x, and one plain step makes w_y (1 - 2 lr) and w_c (1 + 2 lr) of itself and
-leaves the other rows and b; a constant added to f changes nothing. It has no lower bound, so it has to be stopped: where
-the mean of ||grad_x f_c(x)|| over a batch, which falls first, has risen above its lowest by more than `recovery` times
-its first value, or after `epochs` passes.
+contribution back. It reads the forget set alone. Cheng et al., arXiv 2402.15109. Limits: for f = W x + b the loss of a
+picture is ||w_y||^2 - ||w_c||^2 whatever x, and one plain step makes w_y (1 - 2 lr) and w_c (1 + 2 lr) of itself and
+leaves the other rows and b; a constant added to f changes nothing.
 
-The equation and the idea of the stop are the paper's; optimiser, rates, batches and the value of the stop could not be
-read there, and its code was not to be had, so loop and defaults are ours and nothing stands as published. The network is
-in eval mode, so that a picture's sensitivity is its own. Gradients are in units of pixels between 0 and 1.
+It has no lower bound, so it has to be stopped: where the mean of ||grad_x f_c(x)|| over a batch, which falls first, is
+above its lowest value by more than `recovery` times its first one, or after `epochs` passes. The equation and the idea
+of the stop are the paper's; optimiser, rates, batches and the value of the stop could not be read there, and its code
+was not to be had: loop and defaults are ours, and nothing stands as published. The network is in eval mode, so that a
+picture's sensitivity is its own. Gradients are by pixels between 0 and 1.
 
 A step differentiates twice, so models are not stacked and no parts are taken.
 """
@@ -62,8 +62,8 @@ def sensitivities(model: nn.Module, pixels: Tensor, classes: Tensor, others: Ten
     paper="cheng2024",
     cost="at most epochs * seen(F, batch_size) * (linearise + vjp + 2 * hvp)",
     fails=(
-        "Beyond a small dose: its loss has no lower bound, and nothing guards the retain set. On networks that are "
-        "linear in each class apart it does not depend on the picture at all."
+        "Beyond a small dose: its loss has no lower bound, and nothing guards the retain set. On a linear network "
+        "it does not depend on the picture at all."
     ),
     origin="the defaults are ours",
     search={"lr": (1e-6, 1e-2, "log"), "epochs": (1, 10), "recovery": (0.01, 1.0, "log")},

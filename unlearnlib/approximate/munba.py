@@ -4,16 +4,17 @@
     g = a_R g_R + a_F g_F    where  K a = 1 / a,  K the 2 x 2 matrix of inner products:
     a_i = 1 / (||g_i|| sqrt(1 + cos(g_R, g_F)))
 
-so both gradients gain, ||g||^2 = 2, and g points along the bisector of the two whatever the losses' size: multiplying
-one by ten changes nothing. g is clipped to the length `clip`. Labels are drawn anew for each batch, among all classes,
-the true one included; the forget set's own are not read. A pass is one over R: while there are forget batches too, a
-step is a bargain, then steps are on R alone, without that clip. Wu and Harandi, ICCV 2025, arXiv 2411.15537.
+so both gain, ||g||^2 = 2, and g points along the bisector of the two gradients, whatever the size of the losses:
+multiplying one by ten changes nothing. g is clipped to the length `clip`. Labels are drawn anew for each batch, among
+all classes, the true one included; those of the forget set are not read. A pass is one over R: while there are forget
+batches too a step is a bargain, then steps are on R alone, without that clip. Wu and Harandi, ICCV 2025, arXiv
+2411.15537.
 
-Where the two are opposite, or one is zero, there is no bargain, and the step is on R alone. Deviations: that; the closed
-form above, where the released one adds 1e-8 to its denominators (of sixth and second order in the gradients), so that
+Deviations: where the two are opposite, or one is zero, there is no bargain, and the step is on R alone. The closed form
+is the one above; the released one adds 1e-8 to its denominators, of sixth and second order in the gradients, so that
 for small gradients or a small cosine its weights are wrong or negative, and it silently takes L_R + 0.1 L_F instead.
-Where it does not, they agree. With more forget than retain batches the released code fails; here the rest is not read.
-Published are the defaults of the released command; the values of the paper's runs are not. Ours are its rate and clip.
+Elsewhere they agree. With more forget than retain batches the released code fails; here the rest is not read. Published
+are the defaults of the released command; the values of the paper's runs are not known. The defaults here are ours.
 
 A step has two gradients, so models are not stacked and no parts are taken.
 """
@@ -68,8 +69,8 @@ def bargain(first: Tensor, second: Tensor) -> Tensor | None:
         "(steps(R, batch_size), steps(F, batch_size))"
     ),
     fails=(
-        "As random labels, which is what it teaches; and near a minimum of the retain loss, whose gradient it takes at "
-        "unit length, however small: it does not come to rest."
+        "As random labels, which is what it teaches. Near a minimum of the retain loss, whose gradient it takes at "
+        "unit length, however small, it does not come to rest."
     ),
     published=HEAVY_BALL
     | {
