@@ -103,8 +103,8 @@ def _length(pixels: Tensor) -> Tensor:
     paper="ebrahimpour2025",
     cost=("at most gradient * (F * attack_steps * (doublings + 1) + epochs * seen(R + 2 * F, batch_size))"),
     fails=(
-        "Where the original's wrong answers are far from the forgotten pictures: those teach nothing about them. The "
-        "forgotten pictures are taught with their own labels all along."
+        "Where the original's wrong answers are far from the forgotten pictures: these teach little about them, and "
+        "the search takes hundreds of gradients a picture, which can cost more than retraining."
     ),
     published=HEAVY_BALL
     | {
@@ -127,8 +127,7 @@ def amun(model, split, config: Amun, run) -> nn.Module:
         raise ValueError("amun needs at least two classes")
     wrong, answers, _ = nearest_wrong(model, split.forget, config, run.tally)
     recipe, n, pictures = run.taught(config.recipe()), len(split.train), Pictures(model, split.train, run)
-    total = n + len(answers)
-    parameter = next(model.parameters())
+    total, parameter = n + len(answers), next(model.parameters())
 
     def turn(index: Tensor) -> None:
         own = index < n
@@ -137,7 +136,7 @@ def amun(model, split, config: Amun, run) -> nn.Module:
         if own.any():
             pixels[own], labels[own] = pictures(index[own])
         pixels[~own], labels[~own] = wrong[index[~own] - n].to(pixels), answers[index[~own] - n].to(labels)
-        F.cross_entropy(model(pixels), labels, label_smoothing=recipe.label_smoothing).backward()
+        F.cross_entropy(model(pixels), labels, label_smoothing=run.label_smoothing).backward()
         run.tally.count("gradient", len(index))
 
     def turns() -> Iterator[Callable[[], None]]:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib.approximate.gradients import trainable
+from unlearnlib.approximate.gradients import flat, trainable
 from unlearnlib.training.batches import augmented, draws_for
 from unlearnlib.training.progress import progress_bar
 from unlearnlib.training.recipe import Recipe, clip, optimiser_of
@@ -24,6 +25,13 @@ class Pictures:
             size = tuple(pixels.shape[2:])
             pixels = augmented(pixels, self._augment, draws_for(len(pixels), self._augment, size, self._draws))
         return pixels, self._examples.labels[index].to(pixels.device)
+
+
+def slope(model: nn.Module, pixels: Tensor, labels: Tensor, smoothing: float, tally) -> Tensor:
+    """grad of the mean cross-entropy of a batch [P], in the mode that the model is in."""
+    loss = F.cross_entropy(model(pixels), labels, label_smoothing=smoothing)
+    tally.count("gradient", len(labels))
+    return flat(torch.autograd.grad(loss, list(trainable(model).values()), materialize_grads=True))
 
 
 def driven(model: nn.Module, turns: Iterable[Callable[[], None]], recipe: Recipe, steps: int, run, mode) -> nn.Module:

@@ -90,7 +90,7 @@ class _Temperature(Part):
         return self.enough
 
 
-def _batches(split, where: Tensor, config: Lotus, run, model, temperature: _Temperature) -> Iterator[Batch]:
+def _batches(model, split, where: Tensor, config: Lotus, run, temperature: _Temperature) -> Iterator[Batch]:
     teacher = taught(model, split, where, run, lambda logits, _labels: logits)
     labels, gone, rng = split.train.labels, split.is_forget, run.generator("gumbel")
 
@@ -141,5 +141,5 @@ def lotus(model, split, config: Lotus, run) -> Program:
     where, recipe = torch.cat([kept, split.forget_index]).sort().values, config.recipe()
     per_epoch = steps(len(where), config.batch_size, config.keep_last)
     temperature = _Temperature(split, model, per_epoch, config, run.tally)
-    batches = () if temperature.enough else _batches(split, where, config, run, model, temperature)
+    batches = () if temperature.enough else _batches(model, split, where, config, run, temperature)
     return Program(model, batches, recipe, steps_of(len(where), recipe), (temperature,))

@@ -26,11 +26,10 @@ from functools import partial
 from itertools import zip_longest
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib.approximate.driven import Pictures, driven
-from unlearnlib.approximate.gradients import flat, set_gradient, trainable
+from unlearnlib.approximate.driven import Pictures, driven, slope
+from unlearnlib.approximate.gradients import set_gradient, trainable
 from unlearnlib.approximate.steps import HEAVY_BALL, Descent, shuffled
 from unlearnlib.methods.registry import method
 from unlearnlib.training.batches import steps_of
@@ -85,17 +84,11 @@ def bargain(first: Tensor, second: Tensor) -> Tensor | None:
     search={"lr": (1e-3, 1e-1, "log"), "epochs": (1, 5)},
 )
 def munba(model, split, config: Munba, run) -> nn.Module:
-    recipe, pictures, classes = (
-        run.taught(config.recipe()),
-        Pictures(model, split.train, run),
-        check_model(model, split.train),
-    )
-    drawn = run.generator("labels")
+    recipe, pictures = run.taught(config.recipe()), Pictures(model, split.train, run)
+    classes, drawn = check_model(model, split.train), run.generator("labels")
 
     def gradient(pixels: Tensor, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(model(pixels), labels, label_smoothing=recipe.label_smoothing)
-        run.tally.count("gradient", len(labels))
-        return flat(torch.autograd.grad(loss, list(trainable(model).values()), materialize_grads=True))
+        return slope(model, pixels, labels, run.label_smoothing, run.tally)
 
     def turn(retain: Tensor, forget: Tensor | None) -> None:
         step = gradient(*pictures(retain))
@@ -110,10 +103,8 @@ def munba(model, split, config: Munba, run) -> nn.Module:
     def turns() -> Iterator[Callable[[], None]]:
         once, order, forget_order = replace(config, epochs=1), run.generator("order"), run.generator("forget")
         for _ in range(config.epochs):
-            batches = [
-                shuffled(*_) for _ in ((split.retain_index, once, order), (split.forget_index, once, forget_order))
-            ]
-            for retain, forget in zip_longest(*batches):
+            beside = shuffled(split.forget_index, once, forget_order)
+            for retain, forget in zip_longest(shuffled(split.retain_index, once, order), beside):
                 if retain is None:
                     break
                 yield partial(turn, retain, forget)

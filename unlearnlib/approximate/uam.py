@@ -22,12 +22,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib.approximate.driven import Pictures, driven
-from unlearnlib.approximate.gradients import flat, moved, set_gradient, trainable, weights
+from unlearnlib.approximate.driven import Pictures, driven, slope
+from unlearnlib.approximate.gradients import moved, set_gradient, weights
 from unlearnlib.approximate.neggrad import pairs
 from unlearnlib.approximate.steps import Descent
 from unlearnlib.approximate.task_vector import put
@@ -39,7 +37,7 @@ from unlearnlib.training.modes import training_mode
 @dataclass(frozen=True)
 class Uam(Descent):
     epochs: int = 5  # passes over the retain set
-    lr: float = 1e-3
+    lr: float = 3e-4
     rho: float = 0.01  # by how much the forget loss is raised, in nats
     gamma: float = 2.0  # 2: mirrored; 1: projected; 0: neither
     forget_batch_size: int | None = None  # None: batch_size
@@ -77,10 +75,7 @@ def uam(model, split, config: Uam, run) -> nn.Module:
     recipe, pictures = run.taught(config.recipe()), Pictures(model, split.train, run)
 
     def gradient(index: Tensor) -> Tensor:
-        pixels, labels = pictures(index)
-        loss = F.cross_entropy(model(pixels), labels, label_smoothing=recipe.label_smoothing)
-        run.tally.count("gradient", len(index))
-        return flat(torch.autograd.grad(loss, list(trainable(model).values()), materialize_grads=True))
+        return slope(model, *pictures(index), run.label_smoothing, run.tally)
 
     def turn(retain: Tensor, forget: Tensor) -> None:
         here, up = weights(model).clone(), gradient(forget)
