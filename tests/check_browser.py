@@ -1,7 +1,7 @@
 """Open the built book in a browser: `python tests/check_browser.py _build/html`.
 
-Every page in headless Chromium, as a reader meets it: at 1280 and 390 pixels, in the light and in the dark scheme. No page
-may be wider than the screen, write an error to the console, or ask another host; the rules of axe-core on contrast,
+Every page in headless Chromium, as a reader meets it: at 1280 and 390 pixels, in the light and in the dark scheme. No
+page may be wider than the screen, write an error to the console, or ask another host; the rules of axe-core on contrast,
 names, alternative text and the order of headings hold; the keyboard reaches the content and everything that scrolls.
 Prints each failure and, last, how many checks passed. Where there is no Chromium it says so and looks at nothing.
 """
@@ -34,12 +34,12 @@ NOT_OURS |= {"aria-allowed-role", "aria-deprecated-role", "aria-required-childre
 WIDER = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 # What makes a page wide: the innermost elements that end outside and do not scroll inside something.
 CULPRITS = """() => {
-  const edge = document.documentElement.clientWidth + 1, inside = e => {
-    for (let p = e; p && p !== document.body; p = p.parentElement)
-      if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX) || getComputedStyle(p).position === 'fixed') return true;
-    return false; };
-  return [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > edge && !inside(e)
-    && ![...e.children].some(c => c.getBoundingClientRect().right > edge)).slice(0, 2).map(e => e.outerHTML.slice(0, 80)); }"""
+  const edge = document.documentElement.clientWidth + 1;
+  const outside = e => e.getBoundingClientRect().right > edge;
+  const held = style => ['auto', 'scroll', 'hidden'].includes(style.overflowX) || style.position === 'fixed';
+  const inside = e => e && e !== document.body && (held(getComputedStyle(e)) || inside(e.parentElement));
+  const lowest = e => outside(e) && !inside(e) && ![...e.children].some(outside);
+  return [...document.querySelectorAll('main *')].filter(lowest).slice(0, 2).map(e => e.outerHTML.slice(0, 80)); }"""
 
 
 def browser() -> str | None:

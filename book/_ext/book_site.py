@@ -91,7 +91,7 @@ def with_policy(page: str, handlers: Collection[str] = ()) -> str:
 
 
 def forbid_other_hosts(app, exception) -> None:
-    """Give every page that was built its policy, and its switches their names; those that were built before have theirs."""
+    """Give every page that was built its policy and its switches their names; earlier ones have theirs."""
     if exception is not None or app.builder.format != "html":
         return
     built = sorted(path for path in Path(app.outdir).rglob("*.html") if "_static" not in path.parts)

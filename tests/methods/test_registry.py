@@ -22,6 +22,8 @@ QUICK = {
     "newton": {"iterations": 5},
     "pbrf": {"steps": 6},
     "retrain": {"recipe": Recipe(epochs=1)},
+    "lotus": {"epochs": 1, "batch_size": 16, "margin": 1.0},  # it goes on whatever the accuracies
+    "mu_mis": {"epochs": 1, "batch_size": 16, "optimiser": "adam", "lr": 1e-2},  # felt in bfloat16
     "ssd": {"alpha": 0.5, "dampening": 0.5},
     "lfssd": {"alpha": 0.5, "dampening": 0.5},
     "dlfd": {"noise_steps": 2, "batch_size": 16, "patience": 1, "threshold": 0.0},

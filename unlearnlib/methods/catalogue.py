@@ -38,4 +38,11 @@ HOMES = {
     "newton": "unlearnlib.approximate.newton",
     "unrolled_sgd": "unlearnlib.approximate.unrolled_sgd",
     "pbrf": "unlearnlib.approximate.pbrf",
+    "amun": "unlearnlib.approximate.amun",
+    "lotus": "unlearnlib.approximate.lotus",
+    "negmerge": "unlearnlib.approximate.negmerge",
+    "task_vector": "unlearnlib.approximate.task_vector",
+    "uam": "unlearnlib.approximate.uam",
+    "munba": "unlearnlib.approximate.munba",
+    "mu_mis": "unlearnlib.approximate.mu_mis",
 }
