@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "minimum_detectable_effect paired_t_interval t_interval",
         "statistics.epsilon": "epsilon_from_scores epsilon_lower_bound gaussian_epsilon max_certifiable",
         "statistics.state": "StateMatrix state_matrix",
+        "statistics.against_null": "AgainstNull against_null detectable_gap",
         # membership attacks: one model, many models, one run; the Streisand effect
         "attacks.membership": "membership entropy_attack loss_attack majority_check "
         "modified_entropy rank_attack svc_efficacy swap_advantage two_sided_attack",
@@ -25,6 +26,8 @@ __getattr__, __dir__, __all__ = _faces.face(
         "attacks.one_run": "one_run",
         "attacks.streisand": "streisand advantage onion tail_mass",
         "attacks.memorisation": "memorisation",
+        "attacks.neighbours": "neighbour_attack",
+        "attacks.discriminators": "mia_nn",
         # distances between an unlearned and a retrained model: outputs, laws of outputs, features, accuracies
         "distances.outputs": "activation_distance fisher_ratio js_divergence linear_cka zrf",
         "distances.klom": "klom klom_null",
