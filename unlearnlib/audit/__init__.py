@@ -28,6 +28,8 @@ __getattr__, __dir__, __all__ = _faces.face(
         "attacks.memorisation": "memorisation",
         "attacks.neighbours": "neighbour_attack",
         "attacks.discriminators": "mia_nn",
+        "attacks.sequential": "sequential_audit",
+        "attacks.gaussian_one_run": "gaussian_one_run",
         # distances between an unlearned and a retrained model: outputs, laws of outputs, features, accuracies
         "distances.outputs": "activation_distance fisher_ratio js_divergence linear_cka zrf",
         "distances.klom": "klom klom_null",
@@ -35,6 +37,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "distances.probes": "probes compare_probes probe_accuracy",
         "distances.composites": "composites Accuracies accuracy average_gap forgetting_score nomus tow tow_mia",
         "distances.collapse": "collapse",
+        "distances.relative_kernel": "kernel_test",
         # visible evidence: planted canaries, and how fast a model relearns
         "evidence.canaries": "canaries attack_success gus interclass_confusion mislabelled_exposure",
         "evidence.relearn": "log_ain relearn_curve relearn_time",

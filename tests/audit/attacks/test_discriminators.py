@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from class_models import CLASSES, FORGOTTEN, NEIGHBOUR, logits
 from sklearn.linear_model import Ridge
 
-from class_models import CLASSES, FORGOTTEN, NEIGHBOUR, logits
 from unlearnlib.audit.attacks.discriminators import RIDGE, discriminate, mia_nn
 from unlearnlib.audit.known_answers.phantom import Phantom
 
@@ -56,9 +56,9 @@ def test_keeps_its_level():
 
 
 def test_an_answer_that_names_another_class_is_caught():
-    """The planted bug: forgotten inputs are sent to class 0, as relabelling does. Accuracy on them is 0, as it should be."""
-    (r, y), (u, _) = logits(8, seed=1), logits(1, seed=2)
-    u[:, y == FORGOTTEN] = u[:, y == FORGOTTEN][..., [1, 0, 2, 3, 4]]  # class 0 gets what the neighbour, class 1, got
+    """The planted bug: forgotten inputs are sent to class 0, as relabelling does; accuracy on them is 0, as it
+    should.""" (r, y), (u, _) = logits(8, seed=1), logits(1, seed=2)
+    u[:, y == FORGOTTEN] = u[:, y == FORGOTTEN][..., [1, 0, 2, 3, 4]]  # class 0 gets what class 1 got
     assert (u[:, y == FORGOTTEN].argmax(-1) != FORGOTTEN).all()
     found = mia_nn(u, r, y, FORGOTTEN)
     assert found.neighbour == NEIGHBOUR and found.p_value < 0.01 and found.gaps[0] < -0.5

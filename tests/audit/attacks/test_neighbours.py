@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from class_models import CLASSES, FORGOTTEN, NEIGHBOUR, logits
 from scipy.special import softmax
 
-from class_models import CLASSES, FORGOTTEN, NEIGHBOUR, logits
 from unlearnlib.audit.attacks.neighbours import neighbour_attack, neighbour_score
 from unlearnlib.audit.known_answers.phantom import Phantom
 from unlearnlib.audit.statistics.against_null import detectable_gap

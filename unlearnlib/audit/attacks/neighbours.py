@@ -3,23 +3,23 @@
 A model retrained without cats has never been told what a cat is; shown one, it says "dog". Which classes it names
 instead, and how surely, is set by the likeness of the classes, and is much the same in every retrained model. An
 unlearned model whose answer for the forgotten class was pushed down, or spread evenly, gives another profile: the
-accuracy on the forgotten class is right (0), and an observer still sees that a class was removed. With p(x) the answer to
-an input of the forgotten class c, renormalised over the others, q_j = p_j / (1 - p_c), and n the neighbour, the class
-with the largest mean q over retrained models,
+accuracy on the forgotten class is right (0), and an observer still sees that a class was removed. With p(x) the answer
+to an input of the forgotten class c, renormalised over the others, q_j = p_j / (1 - p_c), and n the neighbour, the
+class with the largest mean q over retrained models,
 
     score of a model = mean over x in c of  log q_n(x) - log (1 - q_n(x)),
 
 which is compared with the same score of retrained models (`statistics.against_null`). In logits it is
-z_n - log sum_{j not in {c, n}} exp z_j: the margin of the neighbour with class c left out, so it does not matter how far
-down z_c was pushed.
+z_n - log sum_{j not in {c, n}} exp z_j: the margin of the neighbour with class c left out, so it does not matter how
+far down z_c was pushed.
 
 *Direction*: two-sided. *Units*: nats of log-odds. *Null*: one more retrained model; level and power are those of
 `against_null`. *Cost*: forward passes on inputs of one class, and K >= 2 retrained models (8 for a useful power).
 *Blind to* everything but the profile of class c: a retained class that is damaged, single examples.
 
 "Unlearning Isn't Forgetting", Ebrahimpour-Boroojeny, Wang and Sundaram, ICML 2026 (PMLR 306), arXiv 2506.20893.
-**Reconstruction**: built from the abstract's idea, the probabilities that neighbouring classes get. See `discriminators`
-for the attack by classifiers.
+**Reconstruction**: built from the abstract's idea, the probabilities that neighbouring classes get. See
+`discriminators` for the attack by classifiers.
 """
 
 from dataclasses import dataclass

@@ -1,15 +1,15 @@
 """One number a model, candidates against retrained models: the comparison behind every audit that needs few models.
 
 Many audits reduce a model to one number: an accuracy after an attack, a similarity, a mean log-odds. Such a number says
-nothing by itself; what counts is where it lies among the same numbers of retrained models, which differ among themselves
-because training is random. With M candidates v and K retrained models r, independent of each other,
+nothing by itself; what counts is where it lies among the same numbers of retrained models, which differ among
+themselves because training is random. With M candidates v and K retrained models r, independent of each other,
 
     gap = mean v - mean r,    t = gap / sqrt(s_v^2 / M + s_r^2 / K)      (Welch; Student's prediction t for M = 1, where
                                                                           s_v is taken to be s_r)
 
 *Null*: candidates and retrained models are draws of one law; then t is Student's where the numbers are Gaussian, and
-close to it where they are means over many examples. *Power*: see `detectable_gap`. *Cost*: K retrained models, shared by
-all candidates. Unlearned models of one original share its training and are not independent: give one an original.
+close to it where they are means over many examples. *Power*: see `detectable_gap`. *Cost*: K retrained models, shared
+by all candidates. Unlearned models of one original share its training and are not independent: give one an original.
 """
 
 import math
@@ -81,8 +81,8 @@ def detectable_gap(candidates: int, retrained: int, level: float = 0.95, power: 
     """The gap, in standard deviations of one retrained model, that is found with probability `power`.
 
     Both groups have that deviation, so t has K + M - 2 degrees of freedom (K - 1 for one candidate) and is non-central
-    with parameter gap / sqrt(1/M + 1/K). One candidate is seen at 20 deviations beside 2 retrained models, at 6.5 beside
-    3, at 3.5 beside 8 and at 3.1 beside 16; 8 candidates beside 8 at 1.5.
+    with parameter gap / sqrt(1/M + 1/K). One candidate is seen at 20 deviations beside 2 retrained models, at 6.5
+    beside 3, at 3.5 beside 8 and at 3.1 beside 16; 8 candidates beside 8 at 1.5.
     """
     if candidates < 1 or retrained < 2 or not 0 < level < 1 or not 1 - level < power < 1:
         raise ValueError(
