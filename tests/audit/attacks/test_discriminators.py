@@ -56,8 +56,8 @@ def test_keeps_its_level():
 
 
 def test_an_answer_that_names_another_class_is_caught():
-    """The planted bug: forgotten inputs are sent to class 0, as relabelling does; accuracy on them is 0, as it
-    should.""" (r, y), (u, _) = logits(8, seed=1), logits(1, seed=2)
+    """The planted bug: relabelling sends forgotten inputs to class 0; accuracy on them is 0, as it should be."""
+    (r, y), (u, _) = logits(8, seed=1), logits(1, seed=2)
     u[:, y == FORGOTTEN] = u[:, y == FORGOTTEN][..., [1, 0, 2, 3, 4]]  # class 0 gets what class 1 got
     assert (u[:, y == FORGOTTEN].argmax(-1) != FORGOTTEN).all()
     found = mia_nn(u, r, y, FORGOTTEN)
