@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "attacks.memorisation": "memorisation",
         "attacks.neighbours": "neighbour_attack",
         "attacks.discriminators": "mia_nn",
+        "attacks.vulnerable": "vulnerable_attack",
         "attacks.sequential": "sequential_audit",
         "attacks.gaussian_one_run": "gaussian_one_run",
         # distances between an unlearned and a retrained model: outputs, laws of outputs, features, accuracies
@@ -49,6 +50,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "verdicts.tidy": "COLUMNS summarise",
         "verdicts.scoreboard": "scoreboard",
         "verdicts.verdict": "LABELS verdict verdict_of",
+        "verdicts.at_risk": "at_risk",
         # all audits at once: for one model, for many models of one forget set, for a state matrix
         "batteries.battery": "RUNGS battery",
         "batteries.rungs": "Relearning",
