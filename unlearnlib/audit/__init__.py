@@ -42,6 +42,8 @@ __getattr__, __dir__, __all__ = _faces.face(
         # visible evidence: planted canaries, and how fast a model relearns
         "evidence.canaries": "canaries attack_success gus interclass_confusion mislabelled_exposure",
         "evidence.relearn": "log_ain relearn_curve relearn_time",
+        "evidence.prototypes": "prototypical_relearning",
+        "evidence.over_unlearning": "over_unlearning",
         # cases whose answer is known, by which audits are audited: phantoms, traps, guarantees from both sides
         "known_answers.phantom": "Phantom",
         "known_answers.traps": "traps",

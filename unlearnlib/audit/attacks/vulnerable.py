@@ -38,7 +38,8 @@ from unlearnlib.seeding import numpy_generator
 @dataclass(frozen=True, eq=False)
 class Group:
     """`examples` [size]: positions; `exposure`: mean mu_x in the models that chose; `before` and `after`: AUC of
-    the attack on the originals and on the unlearned models of the rest, with intervals; `attack`: the latter in full."""
+    the attack on the originals and on the unlearned models of the rest, with intervals; `attack`: the latter in full.
+    """
 
     examples: np.ndarray
     exposure: float
