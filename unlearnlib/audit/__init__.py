@@ -38,12 +38,14 @@ __getattr__, __dir__, __all__ = _faces.face(
         "distances.probes": "probes compare_probes probe_accuracy",
         "distances.composites": "composites Accuracies accuracy average_gap forgetting_score nomus tow tow_mia",
         "distances.collapse": "collapse",
+        "distances.transfer": "compare_transfer transfer",
         "distances.relative_kernel": "kernel_test",
         # visible evidence: planted canaries, and how fast a model relearns
         "evidence.canaries": "canaries attack_success gus interclass_confusion mislabelled_exposure",
         "evidence.relearn": "log_ain relearn_curve relearn_time",
         "evidence.prototypes": "prototypical_relearning",
         "evidence.over_unlearning": "over_unlearning",
+        "evidence.inversion": "inversion",
         # cases whose answer is known, by which audits are audited: phantoms, traps, guarantees from both sides
         "known_answers.phantom": "Phantom",
         "known_answers.traps": "traps",
