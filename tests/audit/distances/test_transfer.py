@@ -19,7 +19,7 @@ SHARED = numpy_generator(0, "shared").normal(size=(210, 6))  # what every model 
 
 
 def encoder(seed, *, memory=0.0, skill=1.0):
-    """Features of a model: the shared ones, `memory` times a direction that only the original has, and its own noise."""
+    """Features of a model: shared ones, `memory` times what the original alone remembers, and noise of its own."""
     rng = numpy_generator(seed, "transfer-encoder")
     labels = np.concatenate([Y, Z])
     of_original = numpy_generator(0, "memory").normal(size=(210, 6))

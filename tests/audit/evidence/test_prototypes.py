@@ -7,7 +7,7 @@ from class_models import CLASSES, FORGOTTEN
 from small import state
 from torch import nn
 
-from unlearnlib.audit.evidence.prototypes import prototype_head, prototypical_relearning
+from unlearnlib.audit.evidence.prototypes import prototype_head, prototypical_relearning, relearned_auc
 from unlearnlib.audit.known_answers.phantom import Phantom
 from unlearnlib.audit.statistics.against_null import against_null
 from unlearnlib.data.examples import Examples
@@ -73,17 +73,20 @@ def test_l2_is_the_nearest_prototype():
 
 @pytest.mark.parametrize("k", [0, 5, 10])
 def test_recovers_the_phantom(k):
-    """Features whose only trace of the class is a phantom: relearned accuracy is Phi(mu_k)."""
-    phantom = Phantom()
-    traces = phantom.weights("unlearned", 20_000, k=k, seed=1) / phantom.sd
-    features = np.stack([np.zeros_like(traces), traces], 1)
-    w, b = prototype_head(np.zeros((2, 2)), np.zeros(2), features[:500], np.ones(500, int), metric="cosine", alpha=1)
-    assert ((features[500:] @ w.T + b).argmax(1) == 1).mean() == pytest.approx(phantom.tpr(k, 0.5), abs=0.01)
+    """Features whose only trace of the class is a phantom, beside none in other pictures: the phantom's own AUC."""
+    phantom, n = Phantom(), 20_000
+    traces = [phantom.weights(law, n, k=k, seed=1) / phantom.sd for law in ("unlearned", "retrained")]
+    few, rest = (
+        np.stack([np.zeros_like(t), t], 1) for t in (traces[0][:500], np.concatenate([traces[0][500:], traces[1]]))
+    )
+    w, b = prototype_head(np.zeros((2, 2)), np.array([0.0, -9]), few, np.ones(500, int))
+    found = relearned_auc(rest @ w.T + b, np.arange(len(rest)) < n - 500, [1])
+    assert found == pytest.approx(phantom.auc(k), abs=0.01)
 
 
 def test_keeps_its_level():
     pool = [network(i) for i in range(60)]
-    after = prototypical_relearning(pool, pool, SHOTS, QUERIES).after
+    after = prototypical_relearning(pool, pool, SHOTS, QUERIES).comparison.values
     rng = numpy_generator(4, "pool")
     draws = [rng.permutation(after)[:9] for _ in range(200)]
     assert np.mean([against_null(d[0], d[1:]).detected() for d in draws]) <= 0.1
@@ -97,25 +100,24 @@ def test_a_head_only_edit_is_caught():
     before = state(edited)
     found = prototypical_relearning(edited, oracles, SHOTS, QUERIES)
     assert found.before == 0 and (found.null_before == 0).all()
-    assert found.p_value < 0.01 and found.comparison.gap > 0.3 and found.kept > 0.85 and found.shots == 5
+    assert found.p_value < 0.01 and found.comparison.gap > 0.05 and found.shots == 5
     assert all(torch.equal(v, before[k]) for k, v in state(edited).items())
     assert prototypical_relearning(network(100), oracles, SHOTS, QUERIES).p_value > 0.05
 
 
-def test_the_released_update_is_evaded_by_a_bias():
-    """Half of a bias of -20 stays with alpha 1/2, so the same edit passes; without that bias it does not."""
+def test_accuracy_after_the_released_update_is_evaded_by_a_bias():
+    """Half of a bias of -20 stays, so the published number is 0 for an untouched encoder; a milder bias shows it."""
     oracles, edited = [network(i) for i in range(8)], network(99, knows=True)
-    assert prototypical_relearning(edited, oracles, SHOTS, QUERIES, metric="cosine", alpha=0.5).after == 0
+    hidden = prototypical_relearning(edited, oracles, SHOTS, QUERIES)
     with torch.no_grad():
         edited[2].bias[FORGOTTEN] = -1
-    found = prototypical_relearning(edited, oracles, SHOTS, QUERIES, metric="l2", alpha=0.5)
-    assert found.before == 0 and found.after > 0.5
-
-
-def test_imprinted_row_is_as_loud_as_the_others():
-    w, b = prototype_head(np.diag([3.0, 5, 1]), np.array([1.0, 2, -20]), np.array([[0.0, 0, 9]]), [2])
-    np.testing.assert_allclose(w[2], [0, 0, 4])
-    assert b[2] == 1.5
+    shown = prototypical_relearning(edited, oracles, SHOTS, QUERIES, metric="l2")
+    assert hidden.after == 0 and shown.before == 0 and shown.after > 0.5
+    aucs = [
+        prototypical_relearning(n, oracles, SHOTS, QUERIES).comparison.values[0]
+        for n in (edited, network(99, knows=True))
+    ]
+    assert aucs[0] == aucs[1]
 
 
 def test_refused():
@@ -123,7 +125,7 @@ def test_refused():
     for shots, queries, options, says in (
         (SHOTS, pictures(1, 4, [0, 1]), {}, "queries"),
         (SHOTS, pictures(1, 4, [FORGOTTEN]), {}, "queries"),
-        (SHOTS, QUERIES, {"metric": "dot"}, "imprint, cosine, l2"),
+        (SHOTS, QUERIES, {"metric": "dot"}, "cosine, l2"),
         (SHOTS, QUERIES, {"alpha": 0}, "alpha"),
     ):
         with pytest.raises(ValueError, match=says):

@@ -15,7 +15,8 @@ far down z_c was pushed.
 
 *Direction*: two-sided. *Units*: nats of log-odds. *Null*: one more retrained model; level and power are those of
 `against_null`. *Cost*: forward passes on inputs of one class, and K >= 2 retrained models (8 for a useful power).
-*Blind to* everything but the profile of class c: a retained class that is damaged, single examples.
+*Blind to* everything but the profile of class c: how far the class itself was pushed down (doing nothing passes,
+accuracy sees that), a retained class that is damaged, single examples.
 
 "Unlearning Isn't Forgetting", Ebrahimpour-Boroojeny, Wang and Sundaram, ICML 2026 (PMLR 306), arXiv 2506.20893.
 **Reconstruction**: built from the abstract's idea, the probabilities that neighbouring classes get. See

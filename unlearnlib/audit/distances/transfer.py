@@ -63,7 +63,8 @@ def transfer(
 ) -> Transfer:
     """Audit the penultimate features of one network or a list of them on downstream Examples `train` and `test`.
 
-    Models are read and never changed. Raises ValueError as `compare_transfer` does.
+    The candidates were all unlearned from `original`. Models are read and never changed. Raises ValueError as
+    `compare_transfer` does.
     """
     models = [unlearned] if isinstance(unlearned, nn.Module) else list(unlearned)
     pixels = train.pixels(), test.pixels()

@@ -70,7 +70,8 @@ def over_unlearning(
 ) -> OverUnlearning:
     """OU@epsilon of one network or a list of them, beside retrained ones, around `forget` Examples of whole classes.
 
-    `epsilon` and `step` are in units of the pixels (0 to 1), defaults as released. Models are read and never changed.
+    The candidates were all unlearned from `original`. `epsilon` and `step` are in units of the pixels (0 to 1),
+    defaults as released. Models are read and never changed.
     Raises ValueError for sizes that are not positive and fewer than two retrained models.
     """
     models = [unlearned] if isinstance(unlearned, nn.Module) else list(unlearned)
