@@ -85,3 +85,13 @@ def test_refused():
             gaussian_one_run(scores, coins)
     with pytest.raises(ValueError, match="delta"):
         gaussian_one_run(s, b, 0)
+    with pytest.raises(ValueError, match="confidence"):
+        gaussian_one_run(s, b, confidence=0.3)
+
+
+@pytest.mark.parametrize("mu, m", [(20.0, 2000), (3.0, 20_000), (0.0, 20_000)])
+def test_far_tails_of_the_non_central_law(mu, m):
+    coins = np.arange(m) % 2
+    found = gaussian_one_run(mu * coins + numpy_generator(5, "tails", m).normal(size=m), coins)
+    slack = 1.645 * np.sqrt(4 / m + mu**2 / (2 * m))  # the law of d for large m
+    assert found.mu == pytest.approx(max(found.estimate - slack, 0), abs=0.1 * slack + 1e-9)

@@ -74,8 +74,8 @@ def gaussian_one_run(scores, included, delta: float = 1e-5, confidence: float = 
         raise ValueError("scores and included must be vectors of one length, the scores finite")
     if not np.isin(b, (0, 1)).all():
         raise ValueError("included must be the coins: booleans, or 0 and 1")
-    if not 0 < delta < 1 or not 0 < confidence < 1:
-        raise ValueError(f"delta and confidence must lie in (0, 1), not {delta} and {confidence}")
+    if not 0 < delta < 1 or not 0.5 <= confidence < 1:
+        raise ValueError(f"delta must lie in (0, 1) and confidence in [1/2, 1), not {delta} and {confidence}")
     inside, outside = s[b.astype(bool)], s[~b.astype(bool)]
     sizes = len(inside), len(outside)
     if min(sizes) < FEWEST:

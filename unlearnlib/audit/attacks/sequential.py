@@ -125,7 +125,7 @@ def _bets(curves: np.ndarray, miss: float, alarm: float, seen: int) -> tuple[np.
     """
     a, b = ((error * seen + 1) / (seen + 2) for error in (alarm, miss))
     q = -ndtri(a)
-    slope = np.exp(np.minimum(curves * q - curves**2 / 2, 50))
+    slope = np.exp(curves * q - curves**2 / 2)
     height = ndtr(q - curves) + slope * a
     gain = height - b - slope * a
     square = gain**2 + b * (1 - b) + slope**2 * a * (1 - a)

@@ -32,7 +32,10 @@ out and give those models to r. The permutation is exact.
 
 *Units*: T has none (k <= 1); with chi2 in units of 1 / lambda. *Power* at 8, 24 models a kind, for one number that is
 shifted by 1 / 2 deviations: absolute .33, .81 / .91, 1; relative .08, .29 / .54, .96. *Cost*: kernel matrices of tens
-of models (40 ms at 24); the models. *Blind to* which example is concerned, and to what the control already does.
+of models (10 ms at 24); the models. *Blind to* which example is concerned, and to what the control already does: a
+coarse control lets doing nothing pass. On 8 x 8 digits, with 16 models of a kind and margins of 30 forgotten pictures,
+retraining with batches of 64 for 32 is as far from retraining as the original is (MMD .80 and .79); the absolute test
+finds both (p .001), the relative one neither. Read `control_distance`.
 
 Regularised f-divergence kernel tests and their relative test: Ribero, Schrab and Gretton, arXiv 2601.19755.
 **Reconstruction** from the abstract and public accounts; the relative test with the jackknife follows Bounliphone et
@@ -58,7 +61,8 @@ BANDWIDTHS = (0.5, 1.0, 2.0)  # times the median distance
 class KernelTest:
     """`statistic`: T; `distance` and `control_distance`: D(u, r) and D(v, r), which may be slightly negative;
     `error`: jackknife standard error of T; `p_permuted` and `p_jackknife`, of which `p_value` is the larger. Without a
-    control T is D(u, r), and what concerns the control is NaN. `models`: of u, r and v.
+    control T is D(u, r), with chi2 whitened by u and r together, and what concerns the control is NaN. `models`: of u,
+    r and v.
     """
 
     statistic: float
@@ -119,7 +123,8 @@ def kernel_test(
         pooled = base if divergence == "mmd" else _whitened(base, np.arange(everyone), ridge)
         values = np.array([_term(pooled, o[:m], o[m:]) + _inside(pooled, o[m:]) for o in orders])
         p = float((values >= values[0] - 1e-12).mean())
-        return KernelTest(distance, distance, math.nan, math.nan, p, math.nan, divergence, (m, k, 0))
+        whole = float(values[0])
+        return KernelTest(whole, whole, math.nan, math.nan, p, math.nan, divergence, (m, k, 0))
     first = np.arange(m + c) < m
     shuffled = np.concatenate([first[None], rng.permuted(np.tile(first, (permutations, 1)), axis=1)])
     values = _gaps(gram[: m + c, : m + c], gram[: m + c, m + c :].mean(1), shuffled)

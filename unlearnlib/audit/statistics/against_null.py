@@ -8,8 +8,10 @@ themselves because training is random. With M candidates v and K retrained model
                                                                           s_v is taken to be s_r)
 
 *Null*: candidates and retrained models are draws of one law; then t is Student's where the numbers are Gaussian, and
-close to it where they are means over many examples. *Power*: see `detectable_gap`. *Cost*: K retrained models, shared
-by all candidates. Unlearned models of one original share its training and are not independent: give one an original.
+close to it where they are means over many examples (on 8 x 8 digits, one of 51 retrained networks beside eight others
+is detected by the audits that use it in 4.6 to 7 % of draws at 5 %). *Power*: see `detectable_gap`. *Cost*: K
+retrained models, shared by all candidates. Unlearned models of one original share its training and are not
+independent: give one an original.
 """
 
 import math
