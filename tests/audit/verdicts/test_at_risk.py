@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unlearnlib.audit.attacks.likelihood import standardised_gaps
+from unlearnlib.audit.attacks.gaps import standardised_gaps
 from unlearnlib.audit.attacks.lira import lira
 from unlearnlib.audit.known_answers.phantom import Phantom
 from unlearnlib.audit.statistics.state import FORGET, NEVER, state_matrix

@@ -18,16 +18,16 @@ curse).
 either group. *Power*: that of U-LiRA with `size` examples, at the exposure of the group. *Cost*: none beyond a state
 matrix of originals and their unlearnings; half of the models choose.
 
-Naderloui et al. (RULI), arXiv 2506.13009. The published code chooses by the likelihood ratio of one target model
-(vulnerable at a false-positive rate of 1e-4) from shadow models that may be those of the attack, and audits with fixed
-kernel bandwidths; here the choice is by mean effect over models, and the attack is `lira`.
+Naderloui et al. (RULI), arXiv 2506.13009. The published code chooses by the likelihood ratio of one
+target model against 128 shadow models of its own (vulnerable: found at a false-positive rate of 1e-4), and attacks
+others; here the choice is by the mean effect over models, and the attack is `lira`.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unlearnlib.audit.attacks.likelihood import standardised_gaps
+from unlearnlib.audit.attacks.gaps import standardised_gaps
 from unlearnlib.audit.attacks.lira import Lira, lira
 from unlearnlib.audit.statistics.intervals import Interval
 from unlearnlib.audit.statistics.roc import as_array

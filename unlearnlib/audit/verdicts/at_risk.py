@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from unlearnlib.audit.attacks.likelihood import standardised_gaps
+from unlearnlib.audit.attacks.gaps import standardised_gaps
 from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.audit.statistics.state import FORGET, NEVER, check_state
 from unlearnlib.seeding import numpy_generator
