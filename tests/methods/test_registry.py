@@ -143,6 +143,13 @@ def test_the_table_of_methods():
     assert table.set_index("name").loc["retrain", "guarantee"] == "exact"
 
 
+def test_on_other_data_the_authors_pictures_are_not_imitated():
+    found = registry.find("finetune")
+    assert found.published["augment"] == "flip-crop-zero"
+    assert set(found.published) - set(found.published_elsewhere) == {"augment", "label_smoothing"}
+    assert found.published_elsewhere.items() <= found.published.items()
+
+
 def test_unlearning_works_on_any_map_style_dataset():
     parts = split()
     as_tensors = [torch.utils.data.TensorDataset(p.pixels(), p.labels) for p in (parts.retain, parts.forget)]
