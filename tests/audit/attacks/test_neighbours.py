@@ -31,7 +31,8 @@ def test_three_classes_by_hand():
     assert found.neighbour == 1 and found.comparison.values[0] == pytest.approx(np.log(3))
     np.testing.assert_allclose(found.profile, [0, 0.75, 0.25])
     np.testing.assert_allclose(found.null_profile, [0, (3 / 4 + 2 / 3) / 2, (1 / 4 + 1 / 3) / 2])
-    assert found.distance == pytest.approx(1 / 24)
+    half = abs(3 / 4 - (3 / 4 + 2 / 3) / 2)  # of the first from the mean of both; between the two it is 1 / 12
+    assert found.distances.values[0] == pytest.approx(half) and found.distances.null == pytest.approx([1 / 12] * 2)
 
 
 @pytest.mark.parametrize("k", [0, 5, 10])
@@ -45,9 +46,10 @@ def test_recovers_the_phantom(k):
 
 
 def test_keeps_its_level():
-    p = [neighbour_attack(of_class(1, seed=i), of_class(8, seed=1000 + i), FORGOTTEN).p_value for i in range(200)]
-    assert np.mean(np.array(p) <= 0.05) <= 0.09  # 5% and two standard errors
-    assert 0.4 < np.mean(p) < 0.6
+    found = [neighbour_attack(of_class(1, seed=i), of_class(8, seed=1000 + i), FORGOTTEN) for i in range(200)]
+    for p in ([f.comparison.p_value for f in found], [f.distances.p_value for f in found], [f.p_value for f in found]):
+        assert np.mean(np.array(p) <= 0.05) <= 0.09  # 5% and two standard errors
+    assert 0.4 < np.mean([f.comparison.p_value for f in found]) < 0.6
 
 
 def test_even_answers_pass_accuracy_and_fail_here():
@@ -55,15 +57,26 @@ def test_even_answers_pass_accuracy_and_fail_here():
     oracles, spread_out = of_class(8, seed=1), of_class(1, seed=2, lift=0.0)
     assert (spread_out.argmax(-1) != FORGOTTEN).all() and (oracles.argmax(-1) != FORGOTTEN).all()
     found = neighbour_attack(spread_out, oracles, FORGOTTEN)
-    assert found.p_value < 0.01 and found.comparison.gap < -1 and found.distance > 0.2
-    assert not neighbour_attack(of_class(1, seed=2), oracles, FORGOTTEN).comparison.detected()
+    assert found.p_value < 0.01 and found.comparison.gap < -1 and found.distances.gap > 0.2
+    assert not neighbour_attack(of_class(1, seed=2), oracles, FORGOTTEN).detected()
+
+
+def test_swapped_inputs_keep_the_score_and_not_the_distance():
+    """The right profile on average and the wrong one for each input: half of them lifted, the others lowered."""
+    oracles, u = of_class(8, seed=1), of_class(1, seed=3)
+    u[:, ::2, NEIGHBOUR] += 2
+    u[:, 1::2, NEIGHBOUR] -= 2
+    found = neighbour_attack(u, oracles, FORGOTTEN)
+    assert found.comparison.p_value > 0.05 and found.distances.p_value < 1e-3 and found.detected()
 
 
 def test_power_is_the_planned_one():
     gap = detectable_gap(1, 8)
     sd = np.std(neighbour_score(of_class(400, seed=5), FORGOTTEN, NEIGHBOUR))
     found = [
-        neighbour_attack(of_class(1, seed=i, lift=2 - gap * sd), of_class(8, seed=1000 + i), FORGOTTEN).p_value <= 0.05
+        neighbour_attack(
+            of_class(1, seed=i, lift=2 - gap * sd), of_class(8, seed=1000 + i), FORGOTTEN
+        ).comparison.detected()
         for i in range(200)
     ]
     assert np.mean(found) == pytest.approx(0.8, abs=0.12)

@@ -73,6 +73,11 @@ def test_recovers_the_phantom():
     assert gaps[0] > gaps[1] > abs(gaps[2]) and found[0].p_value < 1e-3 and found[2].p_value > 0.05
 
 
+def test_double_precision_models_are_read_as_they_are():
+    x = [drawn(net, 0, START, steps=5, lr=0.1, decay=0.1) for net in (linear(0).double(), linear(0))]
+    torch.testing.assert_close(x[0], x[1], atol=1e-5, rtol=1e-4)
+
+
 def test_refused():
     nets = [linear(i) for i in range(3)]
     for options, says in (({"steps": 0}, "positive"), ({"lr": 0.0}, "positive"), ({"decay": -1.0}, "not negative")):

@@ -88,6 +88,13 @@ def test_damage_next_to_the_forget_set_is_caught():
     assert found.original > found.comparison.null.max() and 0 <= found.crossed <= 1
 
 
+def test_double_precision_models_are_read_as_they_are():
+    nets = [network(i).double() for i in range(4)]
+    single = [network(i) for i in range(4)]
+    values = [over_unlearning(n[1], n[2:], n[0], FORGET).comparison.values[0] for n in (nets, single)]
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
+
+
 def test_refused():
     nets = [network(i) for i in range(3)]
     with pytest.raises(ValueError, match="two retrained"):

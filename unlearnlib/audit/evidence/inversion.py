@@ -94,7 +94,8 @@ def drawn(
     if not (steps >= 1 and lr > 0 and decay >= 0):
         raise ValueError(f"steps and lr must be positive and decay not negative, not {steps}, {lr} and {decay}")
     copy, device = copied(model).requires_grad_(False), device_of(model)
-    x0 = start.to(device)[None]
+    dtype = next((p.dtype for p in copy.parameters()), start.dtype)
+    x0 = start.to(device, dtype)[None]
     low, high = (torch.as_tensor(end).reshape(-1, 1, 1).to(x0) for end in limits)
     x = x0.clone()
     with evaluating(copy):
@@ -107,7 +108,7 @@ def drawn(
             x = (x.detach() + lr * (slope - decay * (x.detach() - x0))).clamp(low, high)
     if not torch.isfinite(x).all():
         raise ValueError("the inverted picture is not finite: lower lr")
-    return x[0].cpu()
+    return x[0].to(start)
 
 
 def likeness(picture: Tensor, truth: Tensor, start: Tensor) -> float:

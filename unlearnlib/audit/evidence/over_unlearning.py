@@ -111,7 +111,8 @@ def nearby(original: nn.Module, forget, *, epsilon: float, step: float, steps: i
         raise ValueError(f"epsilon and step must be positive and steps 1 or more: {epsilon}, {step}, {steps}")
     model, device = copied(original).requires_grad_(False), device_of(original)
     low, high = (torch.as_tensor(end).reshape(-1, 1, 1) for end in (forget.limits or (-torch.inf, torch.inf)))
-    clean, labels = forget.pixels(), forget.labels.cpu()
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    clean, labels = forget.pixels(dtype=dtype), forget.labels.cpu()
     start = torch.rand(clean.shape, generator=seeding.generator(seed, "over-unlearning")) * 2 - 1
     parts = []
     with evaluating(model):
