@@ -59,6 +59,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "batteries.battery": "RUNGS battery",
         "batteries.rungs": "Relearning",
         "batteries.ensembles": "ensemble_audit shadow_audit",
+        "batteries.meta": "meta_evaluation meta_matrix recommended",
         "distances": "distances",
     },
 )

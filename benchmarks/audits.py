@@ -1,0 +1,87 @@
+"""The audit of audits: every audit on hundreds of models whose residual is known. Writes what `book/audits.md` shows.
+
+    python benchmarks/audits.py            all worlds, about ten core-minutes; continues where it was stopped
+    python benchmarks/audits.py 2 8        two worlds with 8 candidates a case, for a look; nothing in the book changes
+
+Each world is one forget set of `digits` with networks of its own, and one of phantoms. A finished world is kept in
+_build/audits, so that an interrupted run loses one.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import pandas as pd
+
+from unlearnlib import audit
+from unlearnlib.audit.batteries.meta import meta_matrix, recommended
+from unlearnlib.audit.known_answers.residuals import phantom_world, world
+from unlearnlib.data import loading
+from unlearnlib.store.files import write
+from unlearnlib.training import models
+from unlearnlib.training.recipe import Recipe
+
+WORLDS, MODELS, REFERENCES, FORGOTTEN = 8, 16, 64, 120
+LEVEL = 0.05
+RECIPE = Recipe(epochs=20, batch_size=64, lr=5e-3)
+KEPT = ROOT / "_build/audits"
+RESULT = ROOT / "book/benchmarks"
+
+
+def evaluated(number: int, candidates: int) -> tuple[pd.DataFrame, dict]:
+    """The rows of one world of networks and one of phantoms, and what the training took."""
+    ds = loading.load("digits")
+    network = models.build("mlp", ds).architecture
+    start = time.process_time()
+    sizes = {"forget": FORGOTTEN, "models": candidates, "references": REFERENCES, "seed": number}
+    made = world(ds.train, ds.test, network.initialised, RECIPE, **sizes)
+    training = time.process_time() - start
+    rows = [audit.meta_evaluation([w], first=number) for w in (made, phantom_world(**sizes))]
+    return pd.concat(rows), {
+        "trained": made.trained,
+        "training": training,
+        "seconds": time.process_time() - start,
+    }
+
+
+def _kept(path: Path, text: str) -> None:
+    write(path, text.encode())
+
+
+def main(worlds: int = WORLDS, candidates: int = MODELS) -> None:
+    rows, costs = [], []
+    for number in range(worlds):
+        place = KEPT / f"world-{number}-{candidates}"
+        if not place.with_suffix(".json").exists():
+            found, cost = evaluated(number, candidates)
+            KEPT.mkdir(parents=True, exist_ok=True)
+            _kept(place.with_suffix(".csv"), found.to_csv(index=False))
+            _kept(place.with_suffix(".json"), json.dumps(cost))
+            print(f"world {number}: {cost}", flush=True)
+        rows.append(pd.read_csv(place.with_suffix(".csv")))
+        costs.append(json.loads(place.with_suffix(".json").read_text()))
+    rows = pd.concat(rows)
+    matrix = meta_matrix(rows, level=LEVEL)
+    told = {
+        "level": LEVEL,
+        "worlds": worlds,
+        "candidates": candidates,
+        "forgotten": FORGOTTEN,
+        "trained": sum(c["trained"] for c in costs),
+        "seconds": sum(c["seconds"] for c in costs),
+        "training_seconds_a_model": sum(c["training"] for c in costs) / sum(c["trained"] for c in costs),
+        "audited": int(rows.groupby(["world", "case"]).ngroups * candidates),
+        "recommended": recommended(rows, level=LEVEL).to_dict("records") if worlds >= 4 else [],
+    }
+    if (worlds, candidates) == (WORLDS, MODELS):
+        _kept(RESULT / "audits.csv", matrix.round(4).to_csv(index=False))
+        _kept(RESULT / "audits.json", json.dumps(told, indent=1) + "\n")
+    print(matrix.round(2).to_string() if worlds < 4 else pd.DataFrame(told["recommended"]).round(2).to_string())
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
