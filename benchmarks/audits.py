@@ -12,10 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from unlearnlib import audit
 from unlearnlib.audit.batteries.meta import meta_matrix, recommended
@@ -25,6 +24,7 @@ from unlearnlib.store.files import write
 from unlearnlib.training import models
 from unlearnlib.training.recipe import Recipe
 
+ROOT = Path(__file__).resolve().parents[1]
 WORLDS, MODELS, REFERENCES, FORGOTTEN = 8, 16, 64, 120
 LEVEL = 0.05
 RECIPE = Recipe(epochs=20, batch_size=64, lr=5e-3)

@@ -55,6 +55,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "verdicts.scoreboard": "scoreboard",
         "verdicts.verdict": "LABELS verdict verdict_of",
         "verdicts.at_risk": "at_risk",
+        "verdicts.planning": "plan",
         # all audits at once: for one model, for many models of one forget set, for a state matrix
         "batteries.battery": "RUNGS battery",
         "batteries.rungs": "Relearning",

@@ -19,7 +19,6 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import norm, t
 
-from unlearnlib.audit.attacks.membership import rank_attack
 from unlearnlib.audit.attacks.rmia import rmia
 from unlearnlib.audit.distances import outputs as distances
 from unlearnlib.audit.distances.klom import klom, klom_null

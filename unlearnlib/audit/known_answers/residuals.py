@@ -26,7 +26,6 @@ from torch import nn
 from unlearnlib.audit.known_answers import traps
 from unlearnlib.audit.known_answers.phantom import Phantom
 from unlearnlib.audit.statistics.roc import as_array
-from unlearnlib.audit.statistics.state import FORGET, NEVER, RETAIN
 from unlearnlib.seeding import generator, numpy_generator
 from unlearnlib.training.batches import Batch, minibatches
 from unlearnlib.training.loop import descend
