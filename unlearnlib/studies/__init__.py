@@ -15,5 +15,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "runs": "run summary",
         # hyper-parameters
         "tuning": "tuning",
+        # which method is best, and how surely
+        "ranking": "Leaderboard leaderboard",
     },
 )

@@ -15,8 +15,8 @@ Candidates of one world share its data and references, so they are no independen
 worlds with Student's interval (logit scale for shares).
 
 An extra model is one that the auditor trains or unlearns beside the candidate. References serve all candidates: 64 are
-one pool, 16 are one of its four quarters. U-LiRA and KLoM spend half of 16, or 48 of 64, on retrained references and the
-others on siblings of the candidate.
+one pool, 16 are one of its four quarters. U-LiRA and KLoM spend half of 16, or 48 of 64, on retrained references and
+the others on siblings of the candidate.
 """
 
 import time

@@ -205,7 +205,7 @@ def _outputs_alone(one: Seen, references: Sequence[Seen]) -> Found:
 
 
 def _relearn(one: Seen, references: Sequence[Seen]) -> float:
-    """Minus the log of relearn time over that of the references, to the loss that they reach in ten steps on average."""
+    """Minus the log of relearn time over that of the references, to the mean loss that they reach in ten steps."""
     target = np.mean([r.curve[TARGET_STEP] for r in references])
 
     def time(model: Seen) -> float:
@@ -216,7 +216,7 @@ def _relearn(one: Seen, references: Sequence[Seen]) -> float:
 
 
 def _standardised(one: Seen, references: Sequence[Seen], part: str) -> np.ndarray:
-    """(s - mean) / sd of each example, the sd shrunk half-way to that of all examples: LiRA without models that saw x."""
+    """(s - mean) / sd of each example, sd shrunk half-way to that of all examples: LiRA without models that saw x."""
     theirs = np.stack([r.margins[part] for r in references])
     variance = theirs.var(0, ddof=1)
     return (one.margins[part] - theirs.mean(0)) / np.sqrt((variance + variance.mean()) / 2 + 1e-12)
@@ -245,7 +245,7 @@ def _ulira(one: Seen, siblings: Sequence[Seen], references: Sequence[Seen]) -> F
 
 
 def _klom(one: Seen, siblings: Sequence[Seen], references: Sequence[Seen]) -> Found:
-    """Gaussian KLoM of candidate and siblings against as many references, beside that of references among each other."""
+    """Gaussian KLoM of candidate and siblings against as many references, beside that of references by themselves."""
     n = min(len(references) // 2, 1 + len(siblings))
     u, r = (np.stack([m.margins["forget"] for m in side]) for side in ([one, *siblings][:n], references))
     value, null = klom(u, r[:n], estimator="gaussian").mean, klom_null(r, estimator="gaussian", n=n, splits=20)

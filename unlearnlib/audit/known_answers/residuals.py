@@ -77,7 +77,7 @@ class World:
 
 
 def quantised(model: nn.Module, bits: int) -> nn.Module:
-    """A copy whose weights lie on 2^bits - 1 evenly spaced values a tensor: w -> s round(w / s), s = max|w| / (2^(bits-1) - 1).
+    """A copy whose weights lie on 2^bits - 1 even steps a tensor: w -> s round(w / s), s = max|w| / (2^(bits-1) - 1).
 
     Raises ValueError for fewer than two bits.
     """

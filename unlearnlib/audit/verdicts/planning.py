@@ -15,7 +15,7 @@ Write alpha = 1 - level for the error, two-sided, and beta = 1 - power.
     U-LiRA             effect = the gap of the margins of *one* example, in their standard deviations. Student's t of n
                        against n models at error alpha / examples (Bonferroni), so that the statement holds for all
                        examples that are searched, at once
-    KLoM               effect = KL in nats (Gaussian, mu = sqrt(2 effect)), the same in each of independent `examples`; n
+    KLoM               effect = KL in nats (Gaussian, mu = sqrt(2 effect)), the same in each independent example; n
                        unlearned against n retrained models. No closed form: 400 simulated audits and nulls a size
     one-run            effect = share of right guesses - 1/2; one model, n canaries, exact binomial power
 """
@@ -60,8 +60,8 @@ def plan(
     `effect` is in the units of the audit (see the head of this module), above 0. `examples` is how many are searched by
     U-LiRA and averaged by KLoM; the others say themselves how many they need. `seed` serves KLoM's simulation.
 
-    Raises ValueError for an unknown audit, an effect that the audit cannot have (an AUC above 1), a level outside (0, 1),
-    a power that is not between 1 - level and 1, examples below 1, and an effect too small for any practical size.
+    Raises ValueError for an unknown audit, an effect that it cannot have (an AUC above 1), a level outside (0, 1), a
+    power that is not between 1 - level and 1, examples below 1, and an effect too small for any practical size.
     """
     if audit not in AUDITS:
         raise ValueError(f"unknown audit {audit!r}: {', '.join(AUDITS)}")
