@@ -98,6 +98,15 @@ def test_no_leakage_is_never_called_supported_without_the_two_other_kinds_of_aud
     assert 0 < verdict_of(null).mde < 0.15
 
 
+def test_the_verdict_names_the_strongest_audit_that_was_affordable(summary):
+    one = summary[summary["method"] == summary["method"].iloc[0]]
+    best = verdict_of(one)
+    assert best.audit.startswith("RMIA AUC") and [s.partition(":")[0] for s in best.stronger] == ["U-LiRA"]
+    assert any("state matrix" in reason for reason in best.reasons)
+    cheap = verdict_of(one[~one["audit"].isin(["RMIA", "calibrated margin"])])
+    assert cheap.audit.startswith("loss rank") and len(cheap.stronger) == 3
+
+
 def test_the_schema_is_complete_and_types_hold(traps):
     assert list(traps.columns) == list(COLUMNS)
     assert traps["valid_flag"].map(type).eq(bool).all()

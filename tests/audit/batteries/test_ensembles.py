@@ -221,5 +221,6 @@ def test_the_verdict_says_that_an_attack_failed_its_null():
     assert "U-LiRA" in got.reasons[0] and "fails its null" in got.reasons[0]
     damaged = verdict_of(summarise(with_utility(rows, [-0.2, -0.21, -0.2])))
     assert damaged.label == DAMAGED and "fails its null" in damaged.reasons[0]
+    assert got.audit == "" and not any("U-LiRA" in s for s in got.stronger)  # it was run
     with pytest.raises(ValueError, match="needs an attack"):
         verdict_of(summarise(with_utility(rows[rows["game"] == "A"], [0.0, 0.0, 0.01])))

@@ -275,3 +275,20 @@ def test_interval_covers_near_the_end_of_its_range(m, n, scale, area):
     intervals = np.array([two_sides(shift + scale * d[:m], d[m:]).interval() for d in draws])
     assert ((intervals[:, 0] <= area) & (area <= intervals[:, 1])).mean() > 0.925  # .95 less 2 SE of 300 repetitions
     assert (intervals >= 0).all() and (intervals <= 1).all() and (intervals[:, 0] < intervals[:, 1]).all()
+
+
+def test_the_band_holds_for_all_thresholds_at_once():
+    """Searching for a threshold where the curve beats chance finds none without an effect, and one with it."""
+    at = np.linspace(0, 1, 41)
+    truth, held, found, false = norm.cdf(1 - norm.isf(at)), 0, 0, 0
+    for i in range(200):
+        rng = numpy_generator(i, "band")
+        low, high = two_sides(rng.normal(1, 1, 200), rng.normal(size=200)).band_at(at)
+        held += bool(((low <= truth) & (truth <= high)).all())
+        found += bool((low > at).any())
+        low, high = two_sides(rng.normal(size=200), rng.normal(size=200)).band_at(at)
+        false += bool(((low > at) | (high < at)).any())
+    assert held >= 181  # 190 of 200 are promised; fewer than 181 has probability .004
+    assert false <= 19 and found == 200
+    with pytest.raises(ValueError, match="FPRs"):
+        two_sides([1.0, 2.0], [0.0, 0.0]).band_at([1.1])

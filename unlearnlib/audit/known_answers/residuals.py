@@ -250,7 +250,10 @@ def phantom_world(*, forget: int, models: int, references: int, seed: int, steps
 
     Every example has a weight of its own: forgotten ones decay for k steps, retained ones lie `gap` above those that
     were never trained on, and all have an offset that belongs to the example and to all models alike.
+    Raises ValueError for fewer than two forgotten examples, models or references.
     """
+    if forget < 2 or models < 2 or references < 2:
+        raise ValueError(f"a phantom needs two of forget, models and references, not {forget}, {models}, {references}")
     ghost = Phantom()
     sizes = dict(zip(PARTS, (forget, forget, 2 * forget), strict=True))
     rng = numpy_generator(seed, "phantom-offsets")

@@ -181,6 +181,29 @@ class Roc:
 
         return limit(fewest, m - fewest + 1, tail), limit(most + 1, m - most, 1 - tail)
 
+    def band_at(self, fpr, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Limits of the true TPR at every FPR in `fpr` [k], all of them at once: for thresholds that were searched.
+
+        Both distribution functions lie within sqrt(log(4 / (1 - level)) / (2 n)) of the sampled ones everywhere, with
+        probability (1 + level) / 2 each (Dvoretzky, Kiefer and Wolfowitz with Massart's constant), so that
+
+            TPR_sampled(fpr - e_n) - e_m  <=  TPR(fpr)  <=  TPR_sampled(fpr + e_n) + e_m
+
+        holds for all fpr together, for any law and any number of examples. With 1,000 a side e = .047: wider than it
+        need be, and most in the corner of low FPR, where `interval_at` is for one FPR that was fixed before.
+        """
+        fpr = np.atleast_1d(np.asarray(fpr, float))
+        if fpr.ndim != 1 or not ((fpr >= 0) & (fpr <= 1)).all() or not 0 < level < 1:
+            raise ValueError("give FPRs in [0, 1] and a level in (0, 1)")
+        e_m, e_n = (math.sqrt(math.log(4 / (1 - level)) / (2 * n)) for n in (self.n_members, self.n_nonmembers))
+
+        def sampled(at: np.ndarray) -> np.ndarray:
+            return self.tpr[np.maximum(np.searchsorted(self.fpr, at + 1e-12, side="right") - 1, 0)]
+
+        low = np.where(fpr < e_n, 0.0, np.maximum(sampled(np.maximum(fpr - e_n, 0)) - e_m, 0.0))
+        above = np.minimum(np.searchsorted(self.fpr, fpr + e_n, side="right"), len(self.tpr) - 1)
+        return low, np.where(fpr + e_n >= 1, 1.0, np.minimum(self.tpr[above] + e_m, 1.0))
+
     def hull_tpr_at(self, fpr: float) -> float:
         """TPR of the concave hull at `fpr`: a random mixture of two thresholds attains it."""
         if not 0 <= fpr <= 1:

@@ -12,7 +12,7 @@ must agree: `supported`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from scipy.optimize import brentq
@@ -27,20 +27,27 @@ NOTHING_FOUND = "no leakage detected above MDE"
 UNDECIDED = "undecided: no valid attack"
 LABELS = (RESIDUAL, OVER_FORGOTTEN, DAMAGED, NOTHING_FOUND, UNDECIDED)
 
-# where the headline comes from, best first: (audit, game, statistic)
+# where the headline comes from, strongest first: (audit, game, statistic)
 HEADLINES = (
     ("U-LiRA", "B", "AUC"),
     ("RMIA", "B", "AUC"),
     ("calibrated margin", "B", "AUC"),
     ("loss rank", "B", "AUC"),
 )
+COSTS = {  # what each takes beside the unlearned model
+    "U-LiRA": "a state matrix of 16 models or more (audit.shadow_audit)",
+    "RMIA": "one retrained model or more",
+    "calibrated margin": "one retrained model",
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
     """`label` is the first of `labels`; `mde` the smallest effect above the null that 80% of such audits would see.
 
-    It is infinite where no attack is valid.
+    It is infinite where no attack is valid. `audit` names the headline: the strongest audit that was run and is valid,
+    with the number of its models; "" where none was, or where the caller did not say. `stronger` are those that were not
+    run, with what they take.
     """
 
     label: str
@@ -48,6 +55,8 @@ class Verdict:
     mde: float
     supported: bool  # only ever true for NOTHING_FOUND
     reasons: tuple[str, ...]
+    audit: str = ""
+    stronger: tuple[str, ...] = ()
 
 
 def verdict(
@@ -138,7 +147,8 @@ def verdict_of(
     retrained models; for the others it is the paired gap to retraining over seeds, and the null the interval of the
     null method's own gap (0 where it was not run). Utility is the gap in test accuracy, and the tail mass is used
     where it was measured. An attack that is not valid, as where U-LiRA failed its null by chance, is passed over, and
-    the reasons say so; without any valid attack the leakage is undecided.
+    the reasons say so; without any valid attack the leakage is undecided. `audit` is the strongest that was affordable,
+    and `stronger` says what would have seen more and what it takes.
 
     Raises ValueError for several methods, and where no attack or no test accuracy was run.
     """
@@ -157,13 +167,18 @@ def verdict_of(
     if (headline is None and not failed) or utility is None:
         raise ValueError("a verdict needs an attack (U-LiRA, RMIA or loss rank AUC) and a valid test accuracy TA")
     reasons = [f"{line['audit']} {line['statistic']} does not count: {line['reason']}" for line in failed]
-    leakage, null, shift = None, (0.0, 0.0), None
+    leakage, null, shift, name = None, (0.0, 0.0), None, ""
     if headline is not None:
         own = headline["n_models"] > 1
         leakage, null = _interval(headline, "value" if own else "gap", own), _null_of(headline, own)
         shift = find(headline["audit"], "B", "shift")
         kind = f"of {headline['n_models']:.0f} models" if own else f"as gap to retraining, {leakage.n} seeds"
-        reasons.insert(0, f"headline: {headline['audit']} {headline['statistic']} {kind}")
+        name = f"{headline['audit']} {headline['statistic']} {kind}"
+        reasons.insert(0, f"headline: {name}")
+    above = [h[0] for h in HEADLINES[: _place(headline)] if find(*h) is None and find(*h, valid=False) is None]
+    stronger = tuple(f"{audit}: needs {COSTS[audit]}" for audit in above)
+    if stronger and headline is not None:
+        reasons.append(f"stronger audits that were not run: {'; '.join(stronger)}")
     tail = find("Streisand", "A", "mass below q05")
     found = verdict(
         leakage,
@@ -176,7 +191,13 @@ def verdict_of(
         distributional=distributional,
         construction=construction,
     )
-    return Verdict(found.label, found.labels, found.mde, found.supported, (*reasons, *found.reasons))
+    return replace(found, reasons=(*reasons, *found.reasons), audit=name, stronger=stronger)
+
+
+def _place(headline: pd.Series | None) -> int:
+    """How many of HEADLINES are stronger; without a headline all that anything is stronger than."""
+    names = [h[0] for h in HEADLINES]
+    return len(names) - 1 if headline is None else names.index(headline["audit"])
 
 
 def _standard_error(leakage: Interval) -> float:
