@@ -577,7 +577,7 @@ def test_the_published_row_is_the_authors_loop(name):
         expected = loop(network(), data)
     found, wanted = state(made), state(expected)
     assert list(found) == list(wanted)
-    moved = max(float((wanted[k] - p).abs().max()) for k, p in start.named_parameters())
+    moved = max(float((wanted[k] - p.detach()).abs().max()) for k, p in start.named_parameters())
     for key, value in wanted.items():
         assert torch.allclose(found[key], value, rtol=1e-10, atol=1e-10 * moved), key
     assert moved > 1e-6
