@@ -35,7 +35,7 @@ def pictures(n: int) -> Dataset:
 def together(
     repeats: int, precision: str, width: int, batch_size: int, count: int = 16, length: int = 8, chunk: int | None = 16
 ) -> list[float]:
-    """`count` small CNNs one after another, over the same with `chunk` trained at once; None: as this machine chooses."""
+    """`count` small CNNs one after another, over the same with `chunk` at once (None: as the machine chooses)."""
     ds = pictures(batch_size * length)
     recipe = replace(SGD, batch_size=batch_size, precision=precision, channels_last=True)
     masks, seeds = torch.ones(count, len(ds.train), dtype=torch.bool), list(range(count))

@@ -1,8 +1,8 @@
 """How many models are trained at once: measured once on this machine, then remembered.
 
-A stack saves the overhead of many small operations and pays with grouped convolutions and a larger working set. Narrow
-networks and perceptrons gain from it, wide convolutions lose. Used by `fit_many` in the fast mode alone (UNLEARN_FAST=1):
-elsewhere the rule is fixed, so that bits do not depend on a machine.
+A stack saves the overhead of many small operations and pays with grouped convolutions and a larger working set.
+Narrow networks and perceptrons gain from it, wide convolutions lose. Used by `fit_many` in the fast mode alone
+(UNLEARN_FAST=1): elsewhere the rule is fixed, so that bits do not depend on a machine.
 """
 
 import os
