@@ -37,8 +37,9 @@ s.loader.exec_module(m); open(sys.argv[3], 'w').write(json.dumps(m.run(repeats=i
 
 
 def names() -> list[str]:
-    """The scripts of this folder."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+    """The scripts of this folder that measure ratios; the others are started by themselves."""
+    scripts = [path for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")]
+    return sorted(path.stem for path in scripts if "\ndef run(" in path.read_text())
 
 
 def machine() -> dict[str, str]:
