@@ -9,7 +9,7 @@ from unlearnlib.store import cache
 from unlearnlib.training import at_once, models
 from unlearnlib.training.recipe import Recipe
 
-RECIPE = Recipe(epochs=1, batch_size=8)
+RECIPE = Recipe(epochs=1, batch_size=8, optimiser="sgd", lr=0.05, precision="float32")
 SEEDS = list(range(6))
 
 
