@@ -45,4 +45,11 @@ HOMES = {
     "uam": "unlearnlib.approximate.uam",
     "munba": "unlearnlib.approximate.munba",
     "mu_mis": "unlearnlib.approximate.mu_mis",
+    "fcs": "unlearnlib.approximate.fcs",
+    "msg": "unlearnlib.approximate.msg",
+    "cfw": "unlearnlib.approximate.cfw",
+    "prmq": "unlearnlib.approximate.prmq",
+    "ct": "unlearnlib.approximate.ct",
+    "kde": "unlearnlib.approximate.kde",
+    "rni": "unlearnlib.approximate.rni",
 }

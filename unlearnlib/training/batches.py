@@ -119,7 +119,7 @@ class Draws:
     n   how many examples there are
 
     With "alternate" the side on which an example is first seen is drawn, and each further turn shows the other one: in
-    two passes a network sees both sides of every picture, not one of them twice ({cite:t}`jordan2024`).
+    two passes a network sees both sides of every picture, not one of them twice (Jordan (2024, arXiv:2404.00498)).
     """
 
     def __init__(self, n: int, kind: str, size: tuple[int, int], rng: torch.Generator):

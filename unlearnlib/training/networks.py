@@ -166,8 +166,10 @@ def _pooled(inside: int, outside: int) -> list[nn.Module]:
 
 
 def _whitened(shape, n_classes, normalise, *, widths: tuple[int, ...] = (64, 256, 256)) -> nn.Module:
-    """A strong network in few passes, after {cite:t}`jordan2024`: whitened 2x2 stem, then for each width a block of
-    conv3x3-maxpool-norm-relu-conv3x3-norm-relu, largest value of each channel, linear head without bias.
+    """A strong network in few passes, after Jordan (2024, arXiv:2404.00498).
+
+    Whitened 2x2 stem, then for each width a block of conv3x3-maxpool-norm-relu-conv3x3-norm-relu, largest value of each
+    channel, linear head without bias.
 
     Convolutions begin as the identity on as many channels as come in. Norms have a bias and no scale.
     """

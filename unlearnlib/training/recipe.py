@@ -167,13 +167,11 @@ def optimiser_of(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.op
     if recipe.optimiser in ("adamw", "adam"):
         kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
         made = kind(parameters, lr=recipe.lr, weight_decay=decay, fused=True)
-    else:
-        nesterov = recipe.nesterov and recipe.momentum > 0
-        made = torch.optim.SGD(
-            parameters, recipe.lr, recipe.momentum, weight_decay=decay, nesterov=nesterov, fused=True
-        )
-    made.register_step_pre_hook(_lay_out_alike)
-    return made
+        made.register_step_pre_hook(_lay_out_alike)
+        return made
+    # not fused: torch 2.14's kernel for SGD crashes on some (emulated) processors, and there is less to save
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(parameters, recipe.lr, recipe.momentum, weight_decay=decay, nesterov=nesterov)
 
 
 def _lay_out_alike(optimiser: torch.optim.Optimizer, *_) -> None:
