@@ -2,14 +2,14 @@
 
     W <- W + sigma xi,     min E_R w_y CE,  w_y = n / (C n_y),     W <- W + sigma' xi before the last epoch
 
-One of the competition's published solutions ("confuse weights"; code: munl/unlearning/kgltop3.py of arXiv 2410.01276). The
-forget set is never read. The solution weighs class 0 by 1 and all others by .05, for its own data; the benchmark weighs
-classes evenly, as here. With sigma = sigma' = 0 and equally large classes it is fine-tuning.
+One of the competition's published solutions ("confuse weights"; code: munl/unlearning/kgltop3.py of arXiv
+2410.01276). The forget set is never read. The solution weighs class 0 by 1 and all others by .05, for its own data;
+the benchmark weighs classes evenly, as here. With sigma = sigma' = 0 and equally large classes it is fine-tuning.
 
-`as_released` are two habits of the benchmark's code, which the published row has: the noise reaches the first convolution
-alone (it looks for "conv" in the names of the outermost modules), and the weight of a batch is the mean of its examples'
-weights, so that classes are not weighed against each other at all. In a network without convolutions its inner linear
-layers stand in their place.
+`as_released` are two habits of the benchmark's code, which the published row has: the noise reaches the first
+convolution alone (it looks for "conv" in the names of the outermost modules), and the weight of a batch is the mean
+of its examples' weights, so that classes are not weighed against each other at all. In a network without convolutions
+its inner linear layers stand in their place.
 """
 
 from collections.abc import Iterator
@@ -79,7 +79,7 @@ def weighed(batches: Iterator[Batch], of_class: Tensor, whole: bool) -> Iterator
     reads="retain",
     paper="cadet2024",
     cost="gradient * epochs * seen(R, batch_size)",
-    fails="Too little noise is fine-tuning, too much is training from noise with few passes; nothing tells which is which.",
+    fails="Too little noise is fine-tuning, too much is training from noise with few passes; nothing tells which.",
     published=HEAVY_BALL
     | {
         "epochs": 4,

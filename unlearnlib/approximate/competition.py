@@ -1,10 +1,11 @@
 """What the methods of the NeurIPS 2023 unlearning competition share: which layers they touch.
 
-The competition asked 512 networks to forget faces; its published solutions are kept as FCS, MSG, CFW, PRMQ, CT, KDE and
-RNI in the benchmark of Cadet et al. 2024, arXiv 2410.01276, whose code is the source of the loops here. The numbers there
-(`kgltop1` to `kgltop7`) are an order of that benchmark and no places in the competition, whose first place has no code
-among them. All but FCS and MSG never read the forget set: they damage the network in some way and let the retain set repair
-it. Their values were chosen for that task, residual networks of 18 layers and batches of 64.
+The competition asked 512 networks to forget faces; its published solutions are kept as FCS, MSG, CFW, PRMQ, CT, KDE
+and RNI in the benchmark of Cadet et al. 2024, arXiv 2410.01276, whose code is the source of the loops here. The
+numbers there (`kgltop1` to `kgltop7`) are an order of that benchmark and no places in the competition, whose first
+place has no code among them. All but FCS and MSG never read the forget set: they damage the network in some way and
+let the retain set repair it. Their values were chosen for that task, residual networks of 18 layers and batches of
+64.
 """
 
 from torch import Tensor, nn

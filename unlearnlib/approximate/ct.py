@@ -2,11 +2,12 @@
 
     W[o, i, h, w] <- W[o, i, w, h]        for every two-dimensional convolution
 
-One of the competition's published solutions ("convolution transpose"; code: munl/unlearning/kgltop5.py of arXiv 2410.01276).
-The transposed network answers transposed pictures as the original answers them upright, where strides and paddings
-are square and the last map is pooled: a damage that is the same for every picture, and nothing in it depends on the forget
-set. Its authors used it for half of their 512 networks, beside another method. Transposing twice is the identity; kernels of
-one by one, and symmetric ones, stay. Networks without convolutions, and kernels that are not square, are refused.
+One of the competition's published solutions ("convolution transpose"; code: munl/unlearning/kgltop5.py of arXiv
+2410.01276). The transposed network answers transposed pictures as the original answers them upright, where strides
+and paddings are square and the last map is pooled: a damage that is the same for every picture, and nothing in it
+depends on the forget set. Its authors used it for half of their 512 networks, beside another method. Transposing
+twice is the identity; kernels of one by one, and symmetric ones, stay. Networks without convolutions, and kernels
+that are not square, are refused.
 """
 
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ class Ct(Steps):
     paper="cadet2024",
     cost="gradient * epochs * seen(R, batch_size)",
     fails=(
-        "Where a kernel is nearly symmetric, or the pictures are, nothing is damaged and it is fine-tuning; what is not "
-        "repaired in a few passes is lost for retained pictures too."
+        "Where a kernel is nearly symmetric, or the pictures are, nothing is damaged and it is fine-tuning; what "
+        "is not repaired in a few passes is lost for retained pictures too."
     ),
     published=HEAVY_BALL | {"epochs": 3, "lr": 1e-3, "weight_decay": 5e-4, "batch_size": 64, "schedule": "cosine"},
     origin="the solution's own values, in the benchmark's code",

@@ -4,13 +4,13 @@
     then in each epoch           min -(1 / B_f B_r) sum_ij log softmax_j( z_i . z_j / T ),     i in F, j in R, z_j held
                                  and one pass of CE over R
 
-One of the competition's published solutions ("forget with a contrastive stage"; code: munl/unlearning/kgltop1.py of arXiv
-2410.01276). z are logits. The second loss is the divergence of the uniform law over a retain batch from the softmax of the
-similarities, plus log B_r: its least value is log B_r, where a forgotten answer is equally like all of them. The labels of
-the forget set are never read. Three optimisers over the same weights keep their momenta throughout; the rate of the
-contrastive one falls by a cosine over len(F batches) epochs steps. Deviations: the released code scales the retain rate by
-batch / 64 behind the scenes, here `retain_lr` is what is used, with the authors' batches 4e-3; where F has more batches than R,
-a contrastive round ends with R, as released.
+One of the competition's published solutions ("forget with a contrastive stage"; code: munl/unlearning/kgltop1.py of
+arXiv 2410.01276). z are logits. The second loss is the divergence of the uniform law over a retain batch from the
+softmax of the similarities, plus log B_r: its least value is log B_r, where a forgotten answer is equally like all of
+them. The labels of the forget set are never read. Three optimisers over the same weights keep their momenta
+throughout; the rate of the contrastive one falls by a cosine over len(F batches) epochs steps. Deviations: the
+released code scales the retain rate by batch / 64 behind the scenes, here `retain_lr` is what is used, with the
+authors' batches 4e-3; where F has more batches than R, a contrastive round ends with R, as released.
 """
 
 import math
@@ -36,10 +36,10 @@ class Fcs(Descent):
     lr: float = 3e-4  # of the contrastive stage
     lowest: float = 1e-6  # where its cosine ends
     weight_decay: float = 1e-2  # of the retain passes alone
-    forget_batch: int = 64
+    forget_batch: int = 64  # forgotten pictures a step
     batch_size: int = 256  # of retained pictures
     first_lr: float = 5e-3  # of the pass towards the uniform answer
-    retain_lr: float = 4e-3
+    retain_lr: float = 4e-3  # of the passes that repair
     temperature: float = 1.15  # T
 
     def __post_init__(self):
@@ -70,8 +70,8 @@ def unsure(logits: Tensor) -> Tensor:
         " * (gradient * min(F, forget_batch) + forward * min(R, batch_size))"
     ),
     fails=(
-        "A forgotten picture that a retrained model would still answer rightly is made unlike all retained ones, too: it "
-        "becomes conspicuous. The retain passes have to undo that."
+        "A forgotten picture that a retrained model would still answer rightly is made unlike all retained ones, too: "
+        "it becomes conspicuous. The retain passes have to undo that."
     ),
     published=HEAVY_BALL
     | {

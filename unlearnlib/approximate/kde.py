@@ -4,11 +4,12 @@
     warm-up on held-out pictures V:      min KL(f0_T || f_T)
     on the retain set:                   min CE(f, y) + 2 KL(f0_T || f_T),          f_T = softmax(f / T)
 
-One of the competition's published solutions (code: munl/unlearning/kgltop6.py of arXiv 2410.01276, after the notebook that it
-names). The forget set is never read, and yet f0, the teacher, has learnt it. The released loss adds a soft cross-entropy and
-a divergence whose gradients are one and the same, hence the factor 2; neither carries the factor T^2. The warm-up read the
-competition's validation pictures. Here it reads a part of the retain set that is left out of the second stage, so that no
-picture that is reported on is used. Each stage has an optimiser of its own; the rate of the second falls by a cosine.
+One of the competition's published solutions (code: munl/unlearning/kgltop6.py of arXiv 2410.01276, after the notebook
+that it names). The forget set is never read, and yet f0, the teacher, has learnt it. The released loss adds a soft
+cross-entropy and a divergence whose gradients are one and the same, hence the factor 2; neither carries the factor
+T^2. The warm-up read the competition's validation pictures. Here it reads a part of the retain set that is left out
+of the second stage, so that no picture that is reported on is used. Each stage has an optimiser of its own; the rate
+of the second falls by a cosine.
 """
 
 from dataclasses import dataclass, replace
@@ -31,9 +32,9 @@ class Kde(Descent):
     schedule: str = "cosine"
     per_epoch: bool = True
     warm_epochs: int = 3  # passes over the held-out part
-    warm_lr: float = 9e-4
+    warm_lr: float = 9e-4  # of the warm-up
     held_out: float = 0.1  # share of the retain set that the warm-up reads
-    temperature: float = 5.0
+    temperature: float = 5.0  # T, of both answers
 
     def __post_init__(self):
         if not 0 < self.held_out < 1 or self.warm_epochs < 0 or self.temperature <= 0:

@@ -5,10 +5,10 @@
     min  sum_i w_(y_i) CE_i / sum_i w_(y_i)  +  E [ H(f(x)) - H(f0(x)) ]^2  on R,       w_c = n_c^-0.1
     round all weights to half precision
 
-One of the competition's published solutions ("prune, re-initialise, quantise"; code: munl/unlearning/kgltop4.py of arXiv
-2410.01276). H is the entropy of the answer in nats, f0 the original. The forget set is never read; the original's entropies
-carry what it knows. Descent ends after int(passes |batches|) + 1 steps, as released. With k = 1 and no entropy term it is
-fine-tuning with weighted classes.
+One of the competition's published solutions ("prune, re-initialise, quantise"; code: munl/unlearning/kgltop4.py of
+arXiv 2410.01276). H is the entropy of the answer in nats, f0 the original. The forget set is never read; the
+original's entropies carry what it knows. Descent ends after int(passes |batches|) + 1 steps, as released. With k = 1
+and no entropy term it is fine-tuning with weighted classes.
 """
 
 from collections.abc import Callable, Iterator
@@ -77,8 +77,8 @@ def entropies(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def halved(model: nn.Module) -> nn.Module:
-    """`model`, in place, with every floating number rounded to half precision."""
-    for value in (*model.parameters(), *model.buffers()):
+    """`model`, in place, with every floating number that may change rounded to half precision."""
+    for value in (*(p for p in model.parameters() if p.requires_grad), *model.buffers()):
         if value.is_floating_point():
             value.copy_(value.half())
     return model
@@ -91,8 +91,11 @@ def halved(model: nn.Module) -> nn.Module:
     reads="retain",
     paper="cadet2024",
     taught=True,
-    cost="(gradient + forward) * min(int(passes * steps(R, batch_size)) + 1, epochs * steps(R, batch_size)) * min(R, batch_size)",
-    fails="It keeps one weight in a hundred: a training from a sparse start with few passes, which a small network does not survive.",
+    cost=(
+        "at most (gradient + forward) * min(R, batch_size)"
+        " * min(floor(passes * steps(R, batch_size)) + 1, epochs * steps(R, batch_size))"
+    ),
+    fails="It keeps one weight in a hundred: training from a sparse start in few passes, too few for a small network.",
     published=HEAVY_BALL
     | {
         "epochs": 4,

@@ -6,11 +6,12 @@
         descend on R in the chosen ones and the norms alone, with a fresh optimiser
     in the last `rates` epochs descend in all of them, each epoch at its own rate
 
-One of the competition's published solutions ("reset and noise injection"; code: munl/unlearning/kgltop7.py of arXiv 2410.01276).
-The forget set is never read. Tensors that are not chosen in an epoch stay bit-identical in it. As released, a tensor that
-was chosen in any earlier epoch is never shaken again, so that the noise dies out; of its list of six rates for the last
-epochs the first four are used. Deviations: norms are told by their kind, where the released code looks for "bn" in their names
-and takes those of shortcuts for layers; where fewer than `layers` tensors are there, all are chosen.
+One of the competition's published solutions ("reset and noise injection"; code: munl/unlearning/kgltop7.py of arXiv
+2410.01276). The forget set is never read. Tensors that are not chosen in an epoch stay bit-identical in it. As
+released, a tensor that was chosen in any earlier epoch is never shaken again, so that the noise dies out; of its list
+of six rates for the last epochs the first four are used. Deviations: norms are told by their kind, where the released
+code looks for "bn" in their names and takes those of shortcuts for layers; where fewer than `layers` tensors are
+there, all are chosen.
 """
 
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ def sides(model: nn.Module) -> tuple[list[str], list[str]]:
     reads="retain",
     paper="cadet2024",
     cost="gradient * epochs * seen(R, batch_size)",
-    fails="With the small published rate and noise most of the network stays as it was, the layers before the head above all.",
+    fails="With the small published rate and noise most of the network stays as it was, above all before the head.",
     published=HEAVY_BALL
     | {
         "epochs": 9,
