@@ -38,4 +38,8 @@ HOMES = {
     "newton": "unlearnlib.approximate.newton",
     "unrolled_sgd": "unlearnlib.approximate.unrolled_sgd",
     "pbrf": "unlearnlib.approximate.pbrf",
+    "noise": "unlearnlib.approximate.zero_shot.noise",
+    "inversion": "unlearnlib.approximate.zero_shot.inversion",
+    "recall": "unlearnlib.approximate.zero_shot.recall",
+    "gkt": "unlearnlib.approximate.zero_shot.gkt",
 }
