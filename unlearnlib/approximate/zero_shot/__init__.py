@@ -2,9 +2,9 @@
 
     repair(model, teacher, pictures, gone)      the model, taught to answer the pictures as its teacher, less classes
 
-Where the pictures come from: `Canvas.noise` (nothing), `inverted` (the model's own idea of a class), `recalled` (where a model
-and its teacher differ most), `distilled` (made while the data were there), or what is real. Four methods forget whole
-classes so and read no picture: `noise`, `inversion`, `recall`, and `gkt`, which teaches a new network.
+Where the pictures come from: `Canvas.noise` (nothing), `inverted` (the model's own idea of a class), `recalled` (where
+a model and its teacher differ most), `distilled` (made while the data were there), or what is real. Four methods forget
+whole classes so and read no picture: `noise`, `inversion`, `recall`, and `gkt`, which teaches a new network.
 """
 
 from unlearnlib import _faces

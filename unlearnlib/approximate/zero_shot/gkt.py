@@ -77,9 +77,9 @@ def passing(logits: Tensor, gone: Tensor, threshold: float) -> Tensor:
 
 def transfer(student: Tensor, teacher: Tensor, as_released: bool = False) -> Tensor:
     """KL(p_T || p_S) of logits [B, C], the mean over pictures; as released over pictures and classes."""
-    kind = "mean" if as_released else "batchmean"
     # the target in logarithms: the generator's gradient goes through it, and a probability of 0 would have none
-    return F.kl_div(torch.log_softmax(student, 1), torch.log_softmax(teacher, 1), reduction=kind, log_target=True)
+    logs = torch.log_softmax(student, 1), torch.log_softmax(teacher, 1)
+    return F.kl_div(*logs, reduction="sum", log_target=True) / (student.numel() if as_released else len(student))
 
 
 def attention(x: Tensor) -> Tensor:

@@ -5,8 +5,8 @@
     B(x)  = sum over batch norms l of ||mean_l(x) - running mean_l|| + ||var_l(x) - running variance_l||
 
 theta is the trained network, in eval mode and fixed; mean and std are those in its normalising first layer, or else of
-its pixel range (see `Canvas`); ||.||^2 is summed over a picture's pixels; mean_l and var_l are those of the norm's input
-over the batch. Adam starts at standard normal u. B is the term of DeepInversion, Yin et al., CVPR 2020, arXiv
+its pixel range (see `Canvas`); ||.||^2 is summed over a picture's pixels; mean_l and var_l are those of the input of
+norm l over the batch. Adam starts at standard normal u. B is the term of DeepInversion, Yin et al., CVPR 2020, arXiv
 1912.08795; total variation is that of Automatic Recall Machines (see `recall`).
 
 The method: `pictures` of every class are inverted, the forgotten ones too, and `repair` teaches the original's answers
@@ -38,7 +38,7 @@ class Inversion(Repair):
     inversion_steps: int = 100  # of Adam, on the pictures
     inversion_lr: float = 0.05  # of these steps, in units of the pixels' spread
     tv: float = 1.0  # weight of total variation
-    l2: float = 0.01  # weight of the squared distance from the mean
+    l2: float = 0.003  # weight of the squared distance from the mean
     norms: float = 0.1  # weight of the statistics of batch norms
 
     def __post_init__(self):

@@ -1,21 +1,24 @@
 """Recall: before each step back, pictures on which the changed model and the original differ most (ARM).
 
     u  <- argmin_u  D (1 - M(p, q)) - notlocal CE_gone(p) - notlocal_new CE_gone(q) + diversity sum_c m_c log m_c
-                    + sharpen CE(p, argmax p) + l2 mean_i ||u_i|| / pixels + tv TV(u)         by gradient descent on u, x = mean + std u
+                    + sharpen CE(p, argmax p) + l2 mean_i ||u_i|| / pixels + tv TV(u)
     theta <- theta - lr grad [ CE(t(x), f_theta(x)) ],    t(x) the original's answer less the forgotten classes
 
-p = softmax(f_theta0(x)) of the original, q = softmax(f_theta(x)) of the model that is being changed, and
-M = (KL(a || p) + KL(a || q)) / 2 with a = (p + q) / 2, KL summed over classes; m is the mean of p over the pictures,
-CE_gone the mean cross-entropy with the forgotten classes as labels. So the pictures show what has changed, and not the
-classes that are meant to change. Ji et al., Automatic Recall Machines, 2020, arXiv 2006.12323: a method of continual
-learning, whose weights for MNIST are the defaults. There a real batch of new classes moves theta first. Without data
-the step that forgets is one on inverted pictures of the forgotten classes, taught the original's answers less these
-classes. That use is our reconstruction, so nothing is published. `recalling` without such pictures is the repair alone.
+u is moved by gradient descent, x = mean + std u are its pictures. p = softmax(f_theta0(x)) of the original, q =
+softmax(f_theta(x)) of the model that is being changed, and M = (KL(a || p) + KL(a || q)) / 2 with a = (p + q) / 2, KL
+summed over classes; m is the mean of p over the pictures, CE_gone the mean cross-entropy with the forgotten classes as
+labels. So the pictures show what has changed, and not the classes that are meant to change. Ji et al., Automatic Recall
+Machines, 2020, arXiv 2006.12323: a method of continual learning, whose weights for MNIST are the defaults. There a real
+batch of new classes moves theta first. Without data the step that forgets is one on inverted pictures of the forgotten
+classes, taught the original's answers less these classes. That use is our reconstruction, so nothing is published.
+`recalling` without such pictures is the repair alone.
 
 Limits: theta = theta0 gives M = 0 and no gradient of it, so that priors alone move the pictures; no recall steps leave
-them the noise that they start from. Deviations: targets lose the forgotten classes; networks are in eval mode while
-pictures are made, and batch norms keep their statistics: in the authors' code both networks are in train mode. Their
-name for M is symmetric KL; it is computed as in their code, has no upper bound and is no Jensen-Shannon divergence.
+them the noise that they start from. Deviations: a step of a picture has a largest length (M has no upper bound, and
+without one pictures run off where the changed model is far from the original; None is the authors'), and its rate is
+ours; targets lose the forgotten classes; networks are in eval mode while pictures are made, and batch norms keep their
+statistics: in the authors' code both networks are in train mode. Their name for M is symmetric KL; it is computed as in
+their code and is no Jensen-Shannon divergence.
 """
 
 import math
@@ -44,7 +47,8 @@ class Recall:
     lr: float = 0.05  # of the model's steps, plain SGD
     pictures: int = 20  # recalled in a round
     recall_steps: int = 10  # of descent on the pictures
-    recall_lr: float = 25.0  # of these, on means over the pictures
+    recall_lr: float = 1.0  # of these, on means over the pictures
+    largest: float | None = 1.0  # step of a picture, the norm in units of the pixels' spread; None: any
     divergence: float = 1.0  # weight D
     notlocal: float = 1.0  # weight of the original's distance from the forgotten classes
     notlocal_new: float = 0.1  # weight of the changed model's
@@ -61,7 +65,7 @@ class Recall:
         counts("recall_steps", self.recall_steps, 0)
         counts("forget_pictures", self.forget_pictures, 1)
         counts("inversion_steps", self.inversion_steps, 0)
-        numbers(self, "lr", "recall_lr", above=0.0)
+        numbers(self, "lr", "recall_lr", *(() if self.largest is None else ("largest",)), above=0.0)
         numbers(self, "divergence", "notlocal", "notlocal_new", "diversity", "sharpen", "l2", "tv")
 
 
@@ -107,7 +111,13 @@ def recalled(
             u = u.detach().requires_grad_(True)
             x = canvas.picture(u)
             slope = torch.autograd.grad(objective(u, teacher(x), model(x), gone, config), u)[0]
-            u = u - config.recall_lr * slope
+            step = config.recall_lr * slope
+            if config.largest is not None:
+                step = (
+                    step
+                    * (config.largest / step.flatten(1).norm(dim=1).clamp(min=1e-12)).clamp(max=1)[:, None, None, None]
+                )
+            u = u - step
             if tally is not None:
                 tally.count("gradient", 2 * len(u))
     return u.detach()

@@ -25,6 +25,7 @@ from unlearnlib.approximate.steps import answers, endless, only_whole_classes
 from unlearnlib.data.examples import Examples
 from unlearnlib.seeding import generator
 from unlearnlib.training.batches import Batch
+from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import descend
 from unlearnlib.training.modes import norms_frozen
 from unlearnlib.training.recipe import Recipe
@@ -115,6 +116,8 @@ def repair(
     examples = Examples(pictures.detach().cpu(), torch.zeros(len(pictures), dtype=torch.int64))
     if not len(examples):
         raise ValueError("there are no pictures to teach on: give at least one")
+    for network in (model, teacher):
+        check_model(network, examples)
     targets = without(answers(teacher, examples, tally), torch.as_tensor(gone, dtype=torch.int64))
     if config.hard:
         targets = F.one_hot(targets.argmax(1), targets.shape[1]).to(targets)
