@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases import ALL, IDS, Case, refused
-from small import same, state
+from small import asked, same, state
 
 import unlearnlib as ul
 from unlearnlib import audit, private
@@ -21,6 +21,10 @@ TINY = Recipe(epochs=1, batch_size=16, lr=1e-3)
 # amnesiac takes the record of its own training
 METHODS = sorted(set(HOMES) - {"amnesiac"})
 QUICK = {
+    "noise": {"steps": 3, "pictures": 8},
+    "inversion": {"steps": 3, "pictures": 2, "inversion_steps": 3},
+    "recall": {"rounds": 2, "pictures": 4, "recall_steps": 2, "forget_pictures": 2, "inversion_steps": 2},
+    "gkt": {"rounds": 2, "threshold": 1.0, "batch_size": 16},
     "influence": {"iterations": 3},
     "newton": {"iterations": 3},
     "pbrf": {"steps": 3},
@@ -50,7 +54,7 @@ def expected(case: Case):
 @pytest.mark.parametrize("case", ALL, ids=IDS)
 @pytest.mark.parametrize("name", METHODS)
 def test_methods(name, case):
-    model, parts = case.network(), case.split()
+    model, parts = case.network(), asked(name, case.split())
     before, modes, rng = state(model), [m.training for m in model.modules()], torch.get_rng_state()
     with expected(case):
         done = ul.unlearn(name, model, parts, seed=0, **quick(name))

@@ -27,7 +27,12 @@ OPTIONS = {
     "pbrf": {"steps": 5},
     "influence": {"iterations": 5},
     "newton": {"iterations": 5},
+    "noise": {"steps": 5, "pictures": 40},
+    "inversion": {"steps": 5, "pictures": 8, "inversion_steps": 3},
+    "recall": {"rounds": 3, "inversion_steps": 4},
+    "gkt": {"rounds": 3, "threshold": 0.35},
 }
+ONE_CLASS = ("boundary_shrink", "boundary_expand", "unsir", "noise", "inversion", "recall", "gkt")
 # Counted in another unit than declared, until the parts of `dose` count gradients of single examples as such.
 NOT_YET: set[str] = set()
 
@@ -41,7 +46,7 @@ def options(name: str) -> dict:
 
 def declared_and_counted(name: str, forget: int, retain: int) -> tuple[float, float]:
     parts, given = split(n=forget + retain, forget=forget), options(name)
-    if name in ("boundary_shrink", "boundary_expand", "unsir"):  # one whole class of two
+    if name in ONE_CLASS:  # one whole class of two
         parts.train.labels[parts.is_forget], parts.train.labels[~parts.is_forget] = 0, 1
     model = models.build("mlp", dataset(), hidden=(4,))
     if name == "amnesiac":

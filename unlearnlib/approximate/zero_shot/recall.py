@@ -65,8 +65,8 @@ class Recall:
         counts("recall_steps", self.recall_steps, 0)
         counts("forget_pictures", self.forget_pictures, 1)
         counts("inversion_steps", self.inversion_steps, 0)
-        numbers(self, "lr", "recall_lr", *(() if self.largest is None else ("largest",)), above=0.0)
-        numbers(self, "divergence", "notlocal", "notlocal_new", "diversity", "sharpen", "l2", "tv")
+        numbers(self, "recall_lr", *(() if self.largest is None else ("largest",)), above=0.0)
+        numbers(self, "lr", "divergence", "notlocal", "notlocal_new", "diversity", "sharpen", "l2", "tv")
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
