@@ -10,7 +10,7 @@ from torch import nn
 
 import unlearnlib as ul
 from unlearnlib import seeding
-from unlearnlib.approximate.zero_shot import GKT, Canvas, generators, students
+from unlearnlib.approximate.zero_shot import GKT, Canvas, generators, gkt, students
 from unlearnlib.approximate.zero_shot.gkt import attention_loss, maps, passing, transfer
 from unlearnlib.data.examples import Examples, Split
 from unlearnlib.methods import registry
@@ -158,6 +158,20 @@ def test_each_step_moves_its_own_network_and_never_the_teacher():
     assert len(stages) == 6 and all(same(stage, stages[0]) for stage in stages)  # steps of the generator alone
     assert same(state(teacher), before) and all(p.requires_grad for p in teacher.parameters())
     assert not same(stages[0], before)  # untrained
+
+
+def test_a_generator_of_which_nothing_passes_is_drawn_anew(monkeypatch):
+    asked, true = [], gkt.passing
+
+    def closed_for_a_while(logits, gone, threshold):
+        asked.append(logits.clone())
+        return true(logits, gone, threshold) & (not 5 <= len(asked) < 5 + gkt._STUCK)
+
+    monkeypatch.setattr(gkt, "passing", closed_for_a_while)
+    ul.unlearn("gkt", taught(), one_class(), seed=0, **{**QUICK, "student_steps": 40, "threshold": 1.0})
+    stuck, after = asked[4 : 4 + gkt._STUCK], asked[4 + gkt._STUCK]
+    assert all(torch.allclose(z, stuck[0], atol=1e-5) for z in stuck)  # no gradient, the same pictures again
+    assert not torch.allclose(after, stuck[0], atol=1e-3)
 
 
 def test_a_filter_that_nothing_passes_ends():

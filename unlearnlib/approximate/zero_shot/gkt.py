@@ -14,8 +14,9 @@ still show the class a little, and the generator looks for where the student kno
 `as_released` is the authors' loop: the student is in eval mode from the start (an evaluation leaves it so), hence its
 batch norms never learn statistics; KL is divided by the number of classes as well. Published is that loop but for one
 thing, which would need data: the student's rate halves by its loss on test pictures. The generator's rate halves every
-150 rounds, since it is driven by a constant. Not repeated: class 0 as the only one that can be forgotten, and a
-generator set back to an earlier one at each batch without a picture. Layers: those of activation functions whose
+150 rounds, since it is driven by a constant. Not repeated: class 0 as the only one that can be forgotten. After ten
+batches in a row of which nothing passes, a generator is stuck, since it gets no gradient: here it is drawn anew, there
+it goes back to an earlier state. Layers: those of activation functions whose
 output is a map, or else of convolutions. Defaults are ours.
 """
 
@@ -53,7 +54,7 @@ class GKT:
     codes: int = 64  # length of z
     width: int = 128  # of the generator
     halve_every: int | None = None  # rounds after which the generator's rate is halved; None: never
-    retries: int = 100  # batches without a picture that passes, in all, before it is given up
+    retries: int = 1000  # batches without a picture that passes, in all, before it is given up
     as_released: bool = False  # the student in eval mode, KL divided by the number of classes
 
     def __post_init__(self):
@@ -126,6 +127,13 @@ def students(teacher: nn.Module, canvas: Canvas, gone: Tensor, config: GKT, run:
     if not own:
         raise ValueError("the model has no trainable parameter: set requires_grad on those that may change")
     teach, create = torch.optim.Adam(own, lr=config.lr), torch.optim.Adam(maker.parameters(), lr=config.generator_lr)
+
+    def restart(times: int) -> None:
+        """A generator of which nothing passes gets no gradient: it is drawn anew."""
+        with seeding.isolated(run.seed, "generator", times):
+            maker.load_state_dict(make(config.codes, canvas.shape, config.width).to(like).state_dict())
+        create.state.clear()
+
     codes = _Codes(config, rng, like)
     yield student
     for done in range(config.rounds):
@@ -136,7 +144,9 @@ def students(teacher: nn.Module, canvas: Canvas, gone: Tensor, config: GKT, run:
             for turn in range(1 + config.student_steps):
                 for_generator = turn == 0
                 with torch.set_grad_enabled(for_generator):
-                    x, answer, theirs_kept = codes.next(maker, canvas, teacher, theirs, gone, for_generator, run.tally)
+                    x, answer, theirs_kept = codes.next(
+                        restart, maker, canvas, teacher, theirs, gone, for_generator, run.tally
+                    )
                 ours.clear()
                 reply = student(x)
                 loss = transfer(reply, answer, config.as_released)
@@ -156,14 +166,18 @@ def students(teacher: nn.Module, canvas: Canvas, gone: Tensor, config: GKT, run:
         yield student
 
 
+_STUCK = 10  # batches in a row without a picture that passes
+
+
 class _Codes:
     """The stream of batches: one batch of codes is used 1 + student_steps times, then drawn anew."""
 
     def __init__(self, config: GKT, rng: torch.Generator, like: Tensor):
         self.config, self.rng, self.like, self.used, self.empty = config, rng, like, 0, 0
+        self.row = 0  # empty batches since the last that was not
         self.z = generators.drawn(config.codes, config.batch_size, rng, like)
 
-    def next(self, maker, canvas, teacher, found: list[Tensor], gone: Tensor, graph: bool, tally):
+    def next(self, restart, maker, canvas, teacher, found: list[Tensor], gone: Tensor, graph: bool, tally):
         """Pictures that pass, the teacher's logits of them, and its maps; retried until there is one."""
         while True:
             if self.used == 1 + self.config.student_steps:
@@ -175,8 +189,12 @@ class _Codes:
             tally.count("gradient" if graph else "forward", 2 * len(x))  # through the generator and the teacher
             kept = passing(answer, gone, self.config.threshold)
             if kept.any():
+                self.row = 0
                 return x[kept], answer[kept], [m[kept] for m in found]
-            self.empty += 1
+            self.empty, self.row = self.empty + 1, self.row + 1
+            if self.row == _STUCK:
+                self.row = 0
+                restart(self.empty)
             if self.empty > self.config.retries:
                 raise ValueError(
                     f"gkt: in {self.empty} batches no picture passed threshold {self.config.threshold:g}: raise it"
