@@ -21,7 +21,8 @@ def repaired(frame, flat, null: tuple[float, float], names: Sequence[str], *, y:
     """Accuracy after repair against the number of pictures a class, one panel a dose of damage.
 
     `frame` (source, dose, pictures and `y`) has a curve for each of `names`, mean and range over seeds; `flat` (source,
-    dose, `y`) what needs no number of pictures: "damaged" is dotted, others dashed. The band is the retrained models.
+    dose, `y`) what needs no number of pictures: "damaged" is dotted, two others are dashed. The band is the retrained
+    models.
     """
     doses = list(dict.fromkeys(frame.dose))
     figure, drawn = panels(len(doses), columns=2, height=3.2, sharey=True)
@@ -32,9 +33,9 @@ def repaired(frame, flat, null: tuple[float, float], names: Sequence[str], *, y:
             shade, marker = known(name) or series(place)
             part = frame[(frame.dose == dose) & (frame.source == name)]
             band(axes, part, x="pictures", y=y, colour=shade, marker=marker, label=name)
-        for name in ("damaged", *others):
+        for name, line in zip(("damaged", *others), (":", "--", "-."), strict=False):
             height = flat[(flat.dose == dose) & (flat.source == name)][y].mean()
-            shade, line = (INK, ":") if name == "damaged" else (colour(name), "--")
+            shade = INK if name == "damaged" else colour(name)
             axes.axhline(height, color=shade, ls=line, lw=1.2, label=name)
         ticks(axes, sorted(frame.pictures.unique()))
         axes.set(title=f"{dose} steps of damage", xlabel="pictures a class")
