@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from small import dataset, split
+from small import BY_CLASS, dataset, split
 
 import unlearnlib as ul
 from unlearnlib.approximate.amnesiac import fit_recording
@@ -32,7 +32,7 @@ OPTIONS = {
     "recall": {"rounds": 3, "inversion_steps": 4},
     "gkt": {"rounds": 3, "threshold": 0.35},
 }
-ONE_CLASS = ("boundary_shrink", "boundary_expand", "unsir", "noise", "inversion", "recall", "gkt")
+ONE_CLASS = ("boundary_shrink", "boundary_expand", "unsir", *BY_CLASS)
 # Counted in another unit than declared, until the parts of `dose` count gradients of single examples as such.
 NOT_YET: set[str] = set()
 
