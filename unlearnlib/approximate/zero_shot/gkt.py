@@ -17,7 +17,7 @@ thing, which would need data: the student's rate halves by its loss on test pict
 150 rounds, since it is driven by a constant. Not repeated: class 0 as the only one that can be forgotten. After ten
 batches in a row of which nothing passes, a generator is stuck, since it gets no gradient: here it is drawn anew, there
 it goes back to an earlier state. Layers: those of activation functions whose
-output is a map, or else of convolutions. Defaults are ours.
+output is a map, or else of convolutions. Defaults are ours. Cost: a pass of the generator counts as one of the network.
 """
 
 import contextlib

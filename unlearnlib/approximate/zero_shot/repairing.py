@@ -21,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnlib.approximate.steps import answers, endless, only_whole_classes
+from unlearnlib.approximate.steps import endless, only_whole_classes
 from unlearnlib.data.examples import Examples
 from unlearnlib.seeding import generator
 from unlearnlib.training.batches import Batch
 from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import descend
 from unlearnlib.training.modes import norms_frozen
+from unlearnlib.training.prediction import predict
 from unlearnlib.training.recipe import Recipe
 from unlearnlib.training.renewal import copied
 from unlearnlib.training.work import Tally
@@ -118,7 +119,7 @@ def repair(
         raise ValueError("there are no pictures to teach on: give at least one")
     for network in (model, teacher):
         check_model(network, examples)
-    targets = without(answers(teacher, examples, tally), torch.as_tensor(gone, dtype=torch.int64))
+    targets = without(predict(teacher, examples, tally=tally), torch.as_tensor(gone, dtype=torch.int64))
     if config.hard:
         targets = F.one_hot(targets.argmax(1), targets.shape[1]).to(targets)
     order = endless(torch.arange(len(examples)), config.batch_size, generator(seed, "order"))
