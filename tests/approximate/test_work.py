@@ -1,7 +1,7 @@
 """What methods declare against what they count, with their published rows and every solver, on uneven sets."""
 
 import pytest
-from small import dataset, examples, split
+from small import BY_CLASS, dataset, examples, split
 
 import unlearnlib as ul
 from unlearnlib.data.examples import Split
@@ -10,8 +10,9 @@ from unlearnlib.methods.catalogue import HOMES
 from unlearnlib.training import models
 from unlearnlib.training.work import UNITS, multiplications
 
-WHOLE = ("boundary_shrink", "boundary_expand", "unsir")
+WHOLE = ("boundary_shrink", "boundary_expand", "unsir", *BY_CLASS)
 SHORTER = {"cf_k": {"epochs": 2}, "eu_k": {"epochs": 2}, "sfron": {"iterations": 7}, "unsir": {"noise_steps": 2}}
+SHORTER |= {"gkt": {"rounds": 2, "batch_size": 16, "threshold": 1.0, "width": 8}}
 
 
 def pair(name, parts, **options):

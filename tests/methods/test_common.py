@@ -20,7 +20,7 @@ from unlearnlib.training.batches import Batch
 from unlearnlib.training.recipe import Recipe
 
 BY_RATE = sorted(n for n in HOMES if hasattr(registry.configure(n), "lr") and n not in ("amnesiac", "unrolled_sgd"))
-STILL = [n for n in BY_RATE if n not in ("eu_k", "unsir")]  # eu_k draws layers anew, unsir has two rates
+STILL = [n for n in BY_RATE if n not in ("eu_k", "unsir", "gkt")]  # eu_k and gkt start anew, unsir has two rates
 OPTIONS = {
     "dlfd": {"noise_steps": 2},
     "dlfd_as_released": {"noise_steps": 2},

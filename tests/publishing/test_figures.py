@@ -259,6 +259,25 @@ FIGURES = {
     "sandwich": (lambda: figures.sandwich(AUDIT, cap=15, label="epsilon"), 1, 8, None),
     "collapse_traces": (lambda: figures.collapse_traces(TRACES), 2, 4, 4),
     "entanglement": (lambda: figures.entanglement(TIED, ("kept", "forgotten")), 2, 3, None),
+    "repaired": (
+        lambda: figures.repaired(
+            swept(source=["real", "noise"], dose=[7, 40], pictures=[1, 20]).assign(**{"retain accuracy": 0.8}),
+            swept(source=["damaged", "recall"], dose=[7, 40]).assign(**{"retain accuracy": 0.5}),
+            *((0.9, 0.92), ["real", "noise"]),
+        ),
+        *(2, 4, None),
+    ),
+    "transfer": (
+        lambda: figures.transfer(
+            swept(threshold=[1.0, 0.01], round=[0, 50]).assign(retain=0.9, forget=lambda f: f["round"] / 100),
+            (0.9, 0.95),
+        ),
+        *(2, 2, 2),
+    ),
+    "pruned_gaps": (
+        lambda: figures.pruned_gaps(swept(mask=["from all data", "from the rest"], kept=[0.1, 1.0]).assign(gap=0.1)),
+        *(1, 3, 2),
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),

@@ -52,4 +52,8 @@ HOMES = {
     "ct": "unlearnlib.approximate.ct",
     "kde": "unlearnlib.approximate.kde",
     "rni": "unlearnlib.approximate.rni",
+    "noise": "unlearnlib.approximate.zero_shot.noise",
+    "inversion": "unlearnlib.approximate.zero_shot.inversion",
+    "recall": "unlearnlib.approximate.zero_shot.recall",
+    "gkt": "unlearnlib.approximate.zero_shot.gkt",
 }
