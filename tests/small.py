@@ -32,6 +32,9 @@ def split(n: int = 120, forget: int = 20, **options) -> Split:
 BY_CLASS = ("noise", "inversion", "recall", "gkt")  # they forget whole classes, and take nobody's word for it
 
 
+CONVOLVES = ("ct",)  # what they change is a convolution
+
+
 def asked(name: str, parts: Split) -> Split:
     """`parts`, for a method that forgets whole classes with labels that make the forget set class 0."""
     if name not in BY_CLASS:

@@ -20,7 +20,9 @@ from unlearnlib.training.batches import Batch
 from unlearnlib.training.recipe import Recipe
 
 BY_RATE = sorted(n for n in HOMES if hasattr(registry.configure(n), "lr") and n not in ("amnesiac", "unrolled_sgd"))
-STILL = [n for n in BY_RATE if n not in ("eu_k", "unsir", "gkt")]  # eu_k and gkt start anew, unsir has two rates
+# eu_k and gkt start anew, unsir and fcs have more than one rate, the others change weights before they descend
+RESTLESS = ("eu_k", "unsir", "gkt", "fcs", "msg", "cfw", "prmq", "ct", "kde", "rni")
+STILL = [n for n in BY_RATE if n not in RESTLESS]
 OPTIONS = {
     "dlfd": {"noise_steps": 2},
     "dlfd_as_released": {"noise_steps": 2},

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from small import BY_CLASS, dataset, split
+from small import BY_CLASS, CONVOLVES, dataset, split
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -62,7 +62,7 @@ def sized(name: str, forget: int, retain: int, hidden: tuple[int, ...]):
     parts, given = split(n=forget + retain, forget=forget), options(name)
     if name in ONE_CLASS:  # one whole class of two
         parts.train.labels[parts.is_forget], parts.train.labels[~parts.is_forget] = 0, 1
-    model = models.build("mlp", dataset(), hidden=hidden)
+    model = models.build("mlp", dataset(), hidden=hidden) if name not in CONVOLVES else models.build("cnn", dataset())
     if name == "amnesiac":
         model, given["record"] = fit_recording(model, parts.train, Recipe(epochs=1))
     return model, parts, given
