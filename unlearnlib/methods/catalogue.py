@@ -38,4 +38,5 @@ HOMES = {
     "newton": "unlearnlib.approximate.newton",
     "unrolled_sgd": "unlearnlib.approximate.unrolled_sgd",
     "pbrf": "unlearnlib.approximate.pbrf",
+    "datamodel_matching": "unlearnlib.attribution.matching",
 }
