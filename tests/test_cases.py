@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases import ALL, IDS, Case, refused
-from small import same, state
+from small import ingredients, same, state
 
 import unlearnlib as ul
 from unlearnlib import audit, private
@@ -53,7 +53,7 @@ def test_methods(name, case):
     model, parts = case.network(), case.split()
     before, modes, rng = state(model), [m.training for m in model.modules()], torch.get_rng_state()
     with expected(case):
-        done = ul.unlearn(name, model, parts, seed=0, **quick(name))
+        done = ul.unlearn(name, model, parts, seed=0, **quick(name), **ingredients(name, parts))
         after = state(done.model)
         assert after.keys() == before.keys() and {k: v.dtype for k, v in after.items()} == {
             k: v.dtype for k, v in before.items()

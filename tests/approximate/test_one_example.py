@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from small import dataset, same, split, state
+from small import dataset, ingredients, same, split, state
 
 import unlearnlib as ul
 from unlearnlib.data.examples import Split
@@ -30,7 +30,7 @@ def test_one_forgotten_example(name, published, one):
     settings = {**row, **{k: v for k, v in SHORT.items() if k in known and k != "iterations"}}
     if row.get("iterations"):
         settings["iterations"] = 6
-    made = ul.unlearn(name, net, parts, seed=0, **settings).model
+    made = ul.unlearn(name, net, parts, seed=0, **settings, **ingredients(name, parts)).model
     assert not made.training and all(torch.isfinite(v).all() for v in state(made).values())
     if name not in ("ssd", "assd", "lfssd"):  # which may find that no weight matters to it alone
         assert not same(state(made), state(net))

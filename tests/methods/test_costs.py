@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from small import dataset, split
+from small import dataset, ingredients, split
 
 import unlearnlib as ul
 from unlearnlib.approximate.amnesiac import fit_recording
@@ -46,6 +46,7 @@ def declared_and_counted(name: str, forget: int, retain: int) -> tuple[float, fl
     model = models.build("mlp", dataset(), hidden=(4,))
     if name == "amnesiac":
         model, given["record"] = fit_recording(model, parts.train, Recipe(epochs=1))
+    given |= ingredients(name, parts)
     counted = ul.unlearn(name, model, parts, seed=0, **given).cost.work
     weights = sum(p.numel() for p in model.parameters())
     sizes = {"validation": len(parts.validation), "classes": 3, "weights": weights}

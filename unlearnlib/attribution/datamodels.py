@@ -188,7 +188,9 @@ def _lasso(x: Tensor, y: Tensor, weights) -> list[np.ndarray]:
     x = np.asfortranarray(x.numpy())
     gram, paths = x.T @ x, []
     for column in y.numpy().T:
-        paths.append(lasso_path(x, column, alphas=weights, precompute=gram, Xy=x.T @ column, tol=1e-6, max_iter=5000)[1])
+        paths.append(
+            lasso_path(x, column, alphas=weights, precompute=gram, Xy=x.T @ column, tol=1e-6, max_iter=5000)[1]
+        )
     return list(np.moveaxis(np.stack(paths, axis=1), 2, 0))
 
 
