@@ -1,4 +1,4 @@
-"""Matching logits: the two kinds are one where their targets are, nothing moves without a change, others are refused."""
+"""Matching logits: the two kinds are one where their targets are, and nothing moves without a change."""
 
 import copy
 import dataclasses
@@ -17,7 +17,6 @@ from unlearnlib.methods import registry
 from unlearnlib.methods.catalogue import HOMES
 from unlearnlib.training import models
 from unlearnlib.training.recipe import Recipe
-
 
 QUICK = {"epochs": 3, "batch_size": 16}
 PLAIN = {"optimiser": "sgd", "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0}

@@ -51,7 +51,8 @@ def lds(predicted, true) -> float:
     predicted, true   [subsets, ...]: one row a held-out subset, one column an output
 
     1 is a perfect order, 0 none; a column that is constant on either side counts as 0. It is a rank: scores of a
-    datamodel and of a tenth of it are the same. Raises ValueError for shapes that differ, fewer than three subsets, NaN.
+    datamodel and of a tenth of it are the same. Raises ValueError for shapes that differ, NaN, and fewer than
+    three subsets.
     """
     p, t = (np.asarray(v, dtype=np.float64) for v in (predicted, true))
     check(p.shape == t.shape and p.ndim >= 2, f"predicted and true must be alike, [subsets, ...]: {p.shape}, {t.shape}")
@@ -137,7 +138,7 @@ class Datamodel:
         return len(self.weights)
 
     def effect(self, forget) -> Tensor:
-        """sum_{i in F} beta_xi [*outputs], what forgetting takes from each output; F as positions or a bool mask [n]."""
+        """sum_{i in F} beta_xi [*outputs], what forgetting takes from each output; F: positions or a mask [n]."""
         return self.weights[doors.positions(forget, len(self), empty=True)].sum(0)
 
     def predict(self, masks: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ def klom_over_cost(rows, columns: Sequence[str], floor, levels: Mapping[str, obj
         for name, part in rows.groupby("method", sort=False):
             shade, marker = look(name)
             band(axes, part, x="cost", y=column, colour=shade, label=name, marker=marker)
-        axes.set(title=column, xlabel="cost / retraining", xscale="log", yscale="log")
+        low, high = rows.cost.min() / 1.2, rows.cost.max() * 1.2
+        ticks(axes, [v for v in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0) if low <= v <= high])
+        axes.set(title=column, xlabel="cost / retraining", yscale="log")
     drawn[0].set_ylabel("KLoM, median over examples")
     handles, labels = drawn[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=POINTS)
@@ -88,7 +90,9 @@ def margin_paths(paths: Mapping[str, object], targets: Mapping[str, object], lab
             part = part.sort_values("steps")
             name = None if kind in told else kind
             told.add(kind)
-            axes.plot([steps.index(s) for s in part.steps], part.margin, "-", color=shade, lw=1.3, alpha=0.8, label=name)
+            axes.plot(
+                [steps.index(s) for s in part.steps], part.margin, "-", color=shade, lw=1.3, alpha=0.8, label=name
+            )
             axes.plot(len(steps) - 0.6, targets[example], "*", color=shade, ms=8)
         axes.set_xticks(range(len(steps)), [f"{s:g}" for s in steps])
         axes.set(title=title, xlabel=label)
