@@ -20,11 +20,11 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from unlearnlib.approximate.curvature.products import Curvature, jacobians
+from unlearnlib.approximate.curvature.products import Curvature
 from unlearnlib.approximate.gradients import example_gradients, trainable
 from unlearnlib.data.examples import Dataset, Examples
 from unlearnlib.training import models
-from unlearnlib.training.work import UNITS
+from unlearnlib.training.work import UNITS, multiplications
 
 NETWORKS = {"mlp": (1, 28), "cnn": (1, 28), "fastnet": (3, 32), "resnet_bn": (3, 32), "resnet_gn": (3, 32)}
 CLASSES, BATCH, FEW = 10, 256, 32  # examples a pass, and where each has a gradient of its own
@@ -79,9 +79,12 @@ def measured(name: str, repeats: int) -> dict[str, float]:
     }
     alone = {
         "example_gradient": shortest(lambda: example_gradients(model, few.pixels(), few.labels), repeats),
-        "jacobian_row": shortest(lambda: jacobians(model, few.pixels()), repeats) / CLASSES,
     }
-    return {k: t / one for k, t in found.items()} | {k: t / one_of_few for k, t in alone.items()}
+    rows = v.double().expand(FEW, -1).contiguous()
+    gram = shortest(lambda: rows @ rows.T, repeats) / (FEW * FEW * len(v))  # seconds a multiplication
+    passed = one / (BATCH * multiplications(model, examples))
+    beside = {k: t / one for k, t in found.items()} | {k: t / one_of_few for k, t in alone.items()}
+    return beside | {"algebra": gram / passed}
 
 
 def run(repeats: int = 3) -> list[dict]:

@@ -65,6 +65,14 @@ class _Scripts(HTMLParser):
             self.scripts[-1] += data
 
 
+def with_names(page: str) -> str:
+    """A page whose switches of the side bar say what they do to those who hear it."""
+    return page.replace(
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="show or hide sections"><span class="toctree-toggle"',
+    )
+
+
 def with_policy(page: str, handlers: Collection[str] = ()) -> str:
     """A page with a content security policy: files of its own host, and the scripts that stand in it now, no others.
 
@@ -83,7 +91,7 @@ def with_policy(page: str, handlers: Collection[str] = ()) -> str:
 
 
 def forbid_other_hosts(app, exception) -> None:
-    """Give every page that was built its policy; those that were built before have theirs."""
+    """Give every page that was built its policy and its switches their names; earlier ones have theirs."""
     if exception is not None or app.builder.format != "html":
         return
     built = sorted(path for path in Path(app.outdir).rglob("*.html") if "_static" not in path.parts)
@@ -91,7 +99,7 @@ def forbid_other_hosts(app, exception) -> None:
     handlers = sorted({code for page in pages.values() for code in _Scripts(page).handlers})
     for path, page in pages.items():
         if "Content-Security-Policy" not in page:
-            path.write_text(with_policy(page, handlers), encoding="utf-8")
+            path.write_text(with_policy(with_names(page), handlers), encoding="utf-8")
 
 
 def set_address(app, config) -> None:

@@ -130,3 +130,19 @@ def test_a_strangers_network_keeps_its_frozen_and_tied_weights(dtype):
     after = ul.unlearn("amnesiac", trained, parts, seed=0, record=record, epochs=1).model
     assert same(state(trained), before) and torch.equal(after.stem.weight, trained.stem.weight)
     assert after.third.weight is after.second.weight and after.head.weight.dtype == dtype
+
+
+@pytest.mark.parametrize("keep_last", [False, True])
+def test_recording_is_training(keep_last):
+    parts, recipe = split(n=70, forget=10), Recipe(epochs=2, batch_size=16, keep_last=keep_last)
+    model = models.build("mlp", dataset(), hidden=(4,))
+    recorded, record = fit_recording(model, parts.train, recipe, seed=3, progress=False)
+    assert same(state(recorded), state(training.fit(model, parts.train, recipe, seed=3, progress=False)))
+    assert len(record.batches) == training.steps_of(70, recipe)
+
+
+@pytest.mark.parametrize("candidates", [[1.5], [True, False], [70], [-1], "all"])
+def test_candidates_are_positions(candidates):
+    parts = split(n=70, forget=10)
+    with pytest.raises(ValueError, match="position|mask"):
+        fit_recording(models.build("mlp", dataset()), parts.train, Recipe(epochs=1), candidates=candidates)

@@ -251,7 +251,7 @@ def test_woodfisher_is_its_equation_and_its_limits(trained):
     v = (rows[0].sum(0) - 20 / 100 * rows[1].sum(0)) / 120
     assert torch.allclose(step, torch.linalg.solve(matrix, v), rtol=1e-8, atol=1e-10)
     cost = ul.unlearn("woodfisher", model, parts, seed=0, samples=None).cost
-    assert cost.gradient_evaluations == 20 + 100 and cost.products == {"example_gradient": 100}
+    assert cost.gradient_evaluations == 20 + 100 and cost.products["example_gradient"] == 100
     large = changed("woodfisher", model, parts, damping=1e9, scale=1e9) - vector(model)
     assert torch.allclose(large, v, rtol=1e-5, atol=1e-9)
     drawn = [changed("woodfisher", model, parts, seed=s, samples=5) for s in (0, 0, 1)]

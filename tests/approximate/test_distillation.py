@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch import nn
 import unlearnlib as ul
 from unlearnlib import training
 from unlearnlib.approximate.delete import without_class
+from unlearnlib.approximate.scrub import _Rewind
 from unlearnlib.approximate.steps import matched_mean
 from unlearnlib.training import models
 from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.work import Tally
 
 PLAIN = {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
 
@@ -38,23 +41,6 @@ def stepped(model, loss, lr: float = 0.1):
     with torch.no_grad():
         for p, g in zip(model.parameters(), gradients, strict=True):
             p.sub_(lr * g)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    parts = split()
-    return training.fit(models.build("mlp", dataset(), hidden=(16,)), parts.train, Recipe(epochs=6)), parts
-
-
-@pytest.fixture(scope="module")
-def memorised():
-    """The forget set has wrong labels, which the model has learnt by heart: its loss there is below that elsewhere."""
-    parts = split()
-    labels = parts.train.labels.clone()
-    labels[parts.forget_index] = (labels[parts.forget_index] + 1) % 3
-    parts = dataclasses.replace(parts, train=dataclasses.replace(parts.train, labels=labels))
-    recipe = Recipe(epochs=40, batch_size=20, lr=5e-3)
-    return training.fit(models.build("mlp", dataset(), hidden=(32,)), parts.train, recipe), parts
 
 
 def close(first: nn.Module, second: nn.Module, atol: float = 2e-6) -> bool:
@@ -114,6 +100,25 @@ def test_scrub_r_rewinds_to_the_epoch_nearest_the_validation_error(memorised):
     assert best != 3 and errors[3] > errors[best]  # else there is nothing to rewind
     rewound = ul.unlearn("scrub_r", model, parts, epochs=4, **settings).model
     assert same(state(rewound), state(each[best]))
+
+
+def test_the_rewind_is_to_the_first_of_the_nearest_errors_and_weighs_classes_as_the_forget_set_does():
+    """F is of class 0, and its errors are 2/8, 3/8, 5/8, 6/8. Of validation class 0 errs 1/2, and class 1 always."""
+    parts, model = split(), nn.Linear(1, 1)
+    forget = dataclasses.replace(parts.forget, labels=torch.zeros(20, dtype=torch.int64))
+    held_out = dataclasses.replace(parts.validation, labels=torch.arange(24) % 2)
+    rewind = _Rewind(SimpleNamespace(forget=forget, validation=held_out), (1, 2, 3, 4), Tally())
+
+    def wrong(model, examples):
+        if examples is forget:
+            return torch.full((20,), model.bias.item())
+        return torch.where(examples.labels == 0, 0.5, 1.0)
+
+    rewind._wrong = wrong
+    for step, error in enumerate((0.25, 0.375, 0.625, 0.75)):
+        nn.init.constant_(model.bias, error)
+        rewind.after_step(model, step)
+    assert rewind.rewound(model).bias.item() == 0.375
 
 
 def test_scrub_r_needs_validation_examples_of_the_forgotten_classes(trained):

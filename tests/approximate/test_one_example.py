@@ -32,7 +32,8 @@ def test_one_forgotten_example(name, published, one):
         settings["iterations"] = 6
     made = ul.unlearn(name, net, parts, seed=0, **settings, **ingredients(name, parts)).model
     assert not made.training and all(torch.isfinite(v).all() for v in state(made).values())
-    if name not in ("ssd", "assd", "lfssd"):  # which may find that no weight matters to it alone
+    # The first three may find that no weight matters to it alone, lotus that it is answered as badly as unseen ones.
+    if name not in ("ssd", "assd", "lfssd", "lotus"):
         assert not same(state(made), state(net))
 
 

@@ -23,7 +23,10 @@ def test_orthograd_is_a_projected_climb_and_a_repair():
     basis = torch.linalg.qr(rows.T).Q
     climb = climb - basis @ (basis.T @ climb)
     assert torch.allclose(vector(after.model), vector(model) - 0.1 * (0.3 * rows.mean(0) - 0.7 * climb), atol=1e-6)
-    assert after.cost.gradient_evaluations == 20 and after.cost.products == {"example_gradient": 8}
+    assert after.cost.gradient_evaluations == 20 and after.cost.products == {
+        "example_gradient": 8,
+        "algebra": 2 * 8 * 9,
+    }
     # To first order nobody in the retain batch notices: the climb alone changes each of its losses by O(lr^2).
     each, before = [], F.cross_entropy(model(parts.retain.pixels()), parts.retain.labels, reduction="none")
     for lr in (0.02, 0.01):

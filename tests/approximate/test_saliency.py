@@ -14,7 +14,7 @@ from unlearnlib.approximate import gradients
 from unlearnlib.approximate.dose import bounds
 from unlearnlib.approximate.fisher import fisher_diagonal
 from unlearnlib.approximate.l1_sparse import L1Sparse
-from unlearnlib.approximate.sfron import adaptive
+from unlearnlib.approximate.sfron import SFRon, _importance, adaptive
 from unlearnlib.methods import registry
 from unlearnlib.training import models
 from unlearnlib.training.loop import Tally
@@ -172,3 +172,22 @@ def test_a_slow_rate_moves_the_model_also_where_the_last_cycle_is_short(trained)
     settings = {"seed": 0, "epochs": 1, "batch_size": 20, "forget_every": 2, "alpha": 1.0, **PLAIN}
     whole, none = (ul.unlearn("sfron", model, parts, slow_rate=r, **settings).model for r in (1.0, 0.0))
     assert same(state(none), state(model)) and not same(state(whole), state(model))
+
+
+def test_the_released_importance_is_the_mean_over_groups():
+    """Squared gradients of the mean losses of groups: of one, two or three groups of a set that are all alike."""
+    model, parts = models.build("mlp", dataset(), hidden=(4,)), split(n=40, forget=1)
+    one = parts.train[[0] * 4]
+    found = [_importance(model, one[[0] * n], SFRon(group_size=4), registry.Run(0)) for n in (4, 8, 12)]
+    assert found[0].max() > 0 and all(torch.allclose(found[0], f, rtol=1e-5) for f in found)
+
+
+@pytest.mark.parametrize("schedule, ends", [("step-decay", (7, 14)), ("constant", None), ("cosine", None)])
+def test_a_rate_that_falls_by_epochs_falls_after_passes_over_the_retain_set(schedule, ends):
+    """Six retain steps a pass, and one forgetting step before every sixth of them."""
+    parts, model = split(n=116, forget=20), models.build("mlp", dataset(), hidden=(4,))
+    decay = {"milestones": (1,), "factor": 0.1} if schedule == "step-decay" else {}
+    config = registry.configure("sfron", epochs=2, batch_size=16, forget_every=6, schedule=schedule, **decay)
+    program = registry.find("sfron").function(model, parts, config, registry.Run(0))
+    total = sum(1 for _ in program.batches)
+    assert total == 14 and (program.steps == ends if ends else program.steps[-1] == 14)

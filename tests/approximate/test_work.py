@@ -8,7 +8,7 @@ from unlearnlib.data.examples import Split
 from unlearnlib.methods import registry
 from unlearnlib.methods.catalogue import HOMES
 from unlearnlib.training import models
-from unlearnlib.training.work import UNITS
+from unlearnlib.training.work import UNITS, multiplications
 
 WHOLE = ("boundary_shrink", "boundary_expand", "unsir")
 SHORTER = {"cf_k": {"epochs": 2}, "eu_k": {"epochs": 2}, "sfron": {"iterations": 7}, "unsir": {"noise_steps": 2}}
@@ -16,7 +16,8 @@ SHORTER = {"cf_k": {"epochs": 2}, "eu_k": {"epochs": 2}, "sfron": {"iterations":
 
 def pair(name, parts, **options):
     model = models.build("mlp", dataset(), hidden=(4,))
-    sizes = {"validation": len(parts.validation), "classes": 3, "weights": sum(p.numel() for p in model.parameters())}
+    weights, passed = sum(p.numel() for p in model.parameters()), multiplications(model, parts.train)
+    sizes = {"validation": len(parts.validation), "classes": 3, "weights": weights, "multiplications": passed}
     declared = registry.work(name, len(parts.forget_index), len(parts.retain_index), **sizes, **options)
     return declared, ul.unlearn(name, model, parts, seed=0, **options).cost
 

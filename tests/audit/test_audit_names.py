@@ -13,6 +13,14 @@ def test_every_public_name_is_there():
         assert callable(getattr(audit, name)), name
 
 
+def test_second_round_of_audits_is_public():
+    for name in (
+        "at_risk detectable_gap gaussian_one_run inversion kernel_test mia_nn neighbour_attack over_unlearning "
+        "prototypical_relearning sequential_audit transfer vulnerable_attack"
+    ).split():
+        assert callable(getattr(audit, name)), name
+
+
 @pytest.mark.parametrize(
     "name", ["roc", "lira", "klom", "forgetting_quality", "one_run", "memorisation", "battery", "verdict"]
 )

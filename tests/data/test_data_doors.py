@@ -331,3 +331,10 @@ def test_positions_on_their_own():
         doors.positions([-6], 5, from_end=True)
     assert doors.deletion([3, 1], np.array([True] * 5)).tolist() == [1, 3]
     assert doors.present(3, [1]).tolist() == [True, False, True] and doors.present(2, ()).all()
+
+
+def test_a_boolean_is_no_number_and_float64_pixels_keep_their_precision():
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1, not True"):
+        doors.whole(n=True)
+    assert doors.pixels(torch.rand(2, 3, dtype=torch.float64)).dtype == torch.float64
+    assert doors.pixels(torch.rand(2, 3, dtype=torch.float16)).dtype == torch.float32

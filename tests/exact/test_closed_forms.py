@@ -305,3 +305,14 @@ def test_learners_take_examples_and_refuse_bad_requests(learner):
         ours.forget([2])
     with pytest.raises(ValueError, match="for each row"):
         learner().fit_arrays(np.zeros((3, 2)), [0, 1])
+
+
+@pytest.mark.parametrize("make", [Ridge, KernelRidge, NaiveBayes, NearestNeighbours])
+def test_integers_that_may_or_may_not_be_bytes_are_no_pictures(make):
+    """Read as features they would be 255 times what the learner was fitted to."""
+    ds = small.dataset()
+    learner = make().fit(ds.train)
+    with pytest.raises(ValueError, match="convert them first"):
+        learner.logits(ds.test.images.int())
+    with pytest.raises(ValueError, match="convert them first"):
+        make().fit_arrays(ds.train.images.long(), ds.train.labels)

@@ -22,6 +22,8 @@ QUICK = {
     "newton": {"iterations": 5},
     "pbrf": {"steps": 6},
     "retrain": {"recipe": Recipe(epochs=1)},
+    "lotus": {"epochs": 1, "batch_size": 16, "margin": 1.0},  # it goes on whatever the accuracies
+    "mu_mis": {"epochs": 1, "batch_size": 16, "optimiser": "adam", "lr": 1e-2},  # felt in bfloat16
     "ssd": {"alpha": 0.5, "dampening": 0.5},
     "lfssd": {"alpha": 0.5, "dampening": 0.5},
     "dlfd": {"noise_steps": 2, "batch_size": 16, "patience": 1, "threshold": 0.0},
@@ -141,6 +143,13 @@ def test_the_table_of_methods():
     table = ul.methods()
     assert set(table.name) == set(HOMES) and table.paper.str.len().min() > 0
     assert table.set_index("name").loc["retrain", "guarantee"] == "exact"
+
+
+def test_on_other_data_the_authors_pictures_are_not_imitated():
+    found = registry.find("finetune")
+    assert found.published["augment"] == "flip-crop-zero"
+    assert set(found.published) - set(found.published_elsewhere) == {"augment", "label_smoothing"}
+    assert found.published_elsewhere.items() <= found.published.items()
 
 
 def test_unlearning_works_on_any_map_style_dataset():

@@ -34,6 +34,7 @@ def cards_bibliography() -> set[str]:
 
 def test_costs_at_the_defaults_are_passes():
     assert cards.passes("retrain") == "30 |R|"  # ten epochs, forward and backward
+    assert cards.passes("ntk") == "46 |F| + 46 |R| + algebra"  # ten rows of the Jacobian, 4.5 each, and a forward pass
     with pytest.raises(ValueError, match="epochs"):
         registry.work("finetune", 1, 1, epoch=3)
 

@@ -95,6 +95,16 @@ class Guarded:
         raise AssertionError(f"tuning looked at {name}")
 
 
+def test_the_unit_of_cost_is_one_retraining_on_one_development_split():
+    costs = [Bench(SETTING, seeds=n).retrain_cost() for n in (1, 3)]
+    assert costs[0] == 3 * training.steps_of(len(BENCH.split(0).retain_index), SETTING.recipe) * 64 == costs[1]
+
+
+def test_a_search_space_says_which_numbers_are_on_a_logarithmic_scale():
+    space = tuning.distributions("scrub")
+    assert space["lr"].log and not space["alpha"].log and (space["lr"].low, space["lr"].high) == (1e-3, 1e-1)
+
+
 def test_only_the_retained_pictures_are_read(monkeypatch):
     """The test, validation and forget parts raise where they are touched; other forgotten pictures change nothing."""
     split, found = SETTING.split(), []
@@ -167,6 +177,9 @@ def test_the_objective_in_closed_form():
     assert score.unlike == pytest.approx((0.5 + 0.25) / 2)
     assert score.damage == pytest.approx((1 / 2 + 0) / 2)  # of class 0 one of two is lost; class 1 never was right
     assert objective(original, original, split) == Score(pytest.approx(0.0), 0.0)
+    assert objective(original, candidate, split).damage == 0  # what is mended is no credit
+    worse = Table([odds.flip(0).tolist(), odds.tolist(), odds.tolist()])  # F is known less well than V
+    assert objective(worse, original, split).unlike == pytest.approx((0.5 + 0.25) / 2)
 
 
 def test_a_constant_answer_pays_for_the_rare_class():
@@ -283,3 +296,17 @@ def test_a_subset_is_stratified_and_the_same_for_all():
     assert ((ds.train.labels.bincount() - shares).abs() < 1).all()
     with pytest.raises(ValueError, match="ask for between 1 and that, not 99999"):
         data.load("digits", n=99999)
+
+
+def test_of_equal_trials_the_first_is_best():
+    trials = tuple(tuning.Trial((("lr", lr),), 0.5, 0.5, 0.0, 1.0) for lr in (3.0, 1.0, 2.0))
+    assert tuning.Tuned("finetune", trials, 1.0, 1.0).hyperparameters == {"lr": 3.0}
+
+
+def test_trials_are_taught_as_the_original_was(monkeypatch):
+    seen, unlearn = [], registry.unlearn
+    monkeypatch.setattr(registry, "unlearn", lambda *args, **more: seen.append(more) or unlearn(*args, **more))
+    bench = Bench(replace(SETTING, recipe=Recipe(epochs=1, lr=5e-3, label_smoothing=0.1)))
+    tuning.tried(bench, "finetune", epochs=1)
+    tuning.tried(bench, "finetune", epochs=1, label_smoothing=0.2)
+    assert [more["label_smoothing"] for more in seen] == [0.1, 0.2]

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from small import dataset, examples, state
@@ -154,3 +155,17 @@ def test_pruned_networks_keep_their_zeros():
     for model in trained:
         model(ds.train.pixels([0]))
         assert (model[2].weight == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("masks", [None, [[True] * 120, [True]], torch.ones(2, 120), torch.ones(1, 120, dtype=bool)])
+def test_masks_have_a_door(masks):
+    with pytest.raises(ValueError, match=r"^masks must be bool \[2, 120\], not"):
+        training.fit_many(lambda seed: nn.Flatten(), dataset().train, masks, SGD, [0, 1])
+
+
+def test_masks_may_be_an_array():
+    masks = np.arange(120) < np.array([[60], [120]])
+    made = training.fit_many(
+        lambda seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), dataset().train, masks, SGD, [0, 1]
+    )
+    assert len(made) == 2

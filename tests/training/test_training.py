@@ -185,6 +185,16 @@ def test_augmentation_moves_and_flips_exactly():
     assert torch.equal(shifted[:, :, 1:], pixels[:, :, :-1]) and not shifted[:, :, 0].any()
 
 
+def test_a_float64_model_answers_in_float64():
+    ds = examples(12)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+    answers = training.predict(model, ds)
+    assert answers.dtype == torch.float64 and torch.equal(answers, model(ds.pixels(dtype=torch.float64)).detach())
+    assert training.predict(model.half(), ds).dtype == torch.float32
+
+
 def test_predict_restores_modes_and_counts():
     net, ds, tally = stranger(), examples(), training.Tally()
     net.norm.eval()

@@ -1,6 +1,7 @@
 """Approximate unlearning: one file a method, each reached through `unlearnlib.unlearn(name, ...)`.
 
 gradients, steps     vectors of parameters; streams of batches and their schedules
+driven               the loop of methods whose step is not the gradient of one loss
 fisher, curvature/   diagonals and products of curvature matrices, their approximations and inverses
 dose/                parts that bound or mask what a method may change
 """

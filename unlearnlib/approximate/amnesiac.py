@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from unlearnlib import seeding
 from unlearnlib.approximate.gradients import copies, flat, shaped, trainable
 from unlearnlib.approximate.steps import Steps, passes
+from unlearnlib.data.doors import positions
 from unlearnlib.methods.registry import Program, method
 from unlearnlib.training.batches import Batch, minibatches, steps_of
+from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import Part, Tally, descend
 from unlearnlib.training.recipe import Recipe
 from unlearnlib.training.renewal import copied
@@ -91,11 +93,14 @@ def fit_recording(
 
     candidates   the examples that may have to be forgotten: a bool mask [N] or positions; None for all
     """
-    chosen = torch.zeros(len(examples), dtype=torch.bool)
-    chosen[slice(None) if candidates is None else candidates] = True
+    check_model(model, examples)
+    chosen = torch.ones(len(examples), dtype=torch.bool)
+    if candidates is not None:
+        chosen = torch.zeros_like(chosen).index_fill(0, positions(candidates, len(examples), distinct=False), True)
     trained, rng = copied(model), seeding.generator(seed, "order")
     recorder = _Recorder(trained, chosen)
-    batches = (Batch(i, examples.labels[i]) for i in minibatches(len(examples), recipe.batch_size, recipe.epochs, rng))
+    order = minibatches(len(examples), recipe.batch_size, recipe.epochs, rng, keep_last=recipe.keep_last)
+    batches = (Batch(i, examples.labels[i]) for i in order)
     settings = {"seed": seed, "tally": tally, "progress": progress, "parts": (recorder,)}
     descend(trained, examples, recorder.watched(batches), recipe, steps_of(len(examples), recipe), **settings)
     return trained, Record(tuple(recorder.batches), tuple(recorder.updates), chosen, examples.checksum())

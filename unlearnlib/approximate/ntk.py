@@ -65,7 +65,11 @@ def corrections(rows: Tensor, residuals: Tensor, forget: Tensor, ridge: float) -
     family="curvature",
     reads="retain, forget",
     paper="golatkar2020box",
-    cost="(forward + example_gradient * C) * (F + R)",
+    cost=(
+        "(forward + example_gradient * C) * (F + R)"
+        " + (lambda n, r: algebra / M * (n * n * P + (n**3 + r**3) / 3 if n <= P else n * P * P + 2 / 3 * P**3))"
+        "(C * (F + R), C * R)"
+    ),
     fails=(
         "For all but small models and sets: it is dense. Where the network is sure of its answers the unscaled step is "
         "far too short, and scaled up it leaves the region in which the network is linear."
@@ -83,6 +87,9 @@ def ntk(model, split, config: NTK, run) -> nn.Module:
     with torch.no_grad(), evaluating(model):
         logits = torch.cat([model(pixels) for pixels, _ in parts])
     run.tally.count("forward", len(train))
+    n, r = classes * len(train), classes * len(split.retain_index)
+    solved = n * n * size + (n**3 + r**3) / 3 if n <= size else n * size * size + 2 / 3 * size**3
+    run.tally.algebra(solved, model, train)
     residuals = torch.nn.functional.one_hot(train.labels, classes).to(logits) - logits.softmax(1)
     forget = split.is_forget.to(rows.device)
     retained, complete = corrections(rows, residuals, forget, config.damping * len(train))

@@ -43,7 +43,8 @@ class OrthoGrad(Steps):
     paper="shamsian2025",
     cost=(
         "epochs * (gradient * seen(F, batch_size)"
-        " + example_gradient * steps(F, batch_size) * min(R, retain_batch_size))"
+        " + steps(F, batch_size) * (lambda m: example_gradient * m + algebra * 2 * m * (m + 1) * P / M)"
+        "(min(R, retain_batch_size)))"
     ),
     fails=(
         "Where the forget gradient lies in the span of the retain gradients: nothing is left of it; and on large "

@@ -14,7 +14,10 @@ As written the objective is at least -||(1/n) sum_F grad l||^2 / (2 damping), an
 ||(1/n) sum_F grad l|| / damping. To first order in the weight of F nothing changes.
 
 The KL holds the answers on F as well, so examples that are fitted stay fitted: it answers how weights respond, not how
-to forget. In flat directions L-BFGS takes many more steps than the default to come to rest.
+to forget. In flat directions L-BFGS takes many more steps than the default to come to rest: of two
+networks on the digits the largest entry of the gradient is after 100 evaluations .5 and .9 of the first, after 300 .3
+and .01, after 1,000 .01; with a tenth of the damping it is after 1,000 still 1 and 6 times the first. What is returned
+then lies on the way.
 
 Computed by L-BFGS with a line search, on all examples and in float64. Deviations: the linear forget term; the authors
 run a stochastic optimiser. Defaults are ours.

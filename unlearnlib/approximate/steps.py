@@ -7,10 +7,8 @@ from itertools import chain, repeat
 import torch
 from torch import Tensor, nn
 
-from unlearnlib.approximate.gradients import pixel_batches
 from unlearnlib.training.batches import Batch, minibatches, steps_of
 from unlearnlib.training.loop import Part
-from unlearnlib.training.models import evaluating
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.recipe import Recipe
 from unlearnlib.training.renewal import copied
@@ -85,7 +83,7 @@ def taught(teacher: nn.Module, split, where: Tensor, run, answer: Answer) -> Cal
     """
     labels = split.train.labels
     if run.augment == "none":
-        found = answer(answers(teacher, split.train[where], run.tally), labels[where])
+        found = answer(predict(teacher, split.train[where], tally=run.tally), labels[where])
         table = torch.zeros(len(split.train), found.shape[1], dtype=found.dtype)
         table[where] = found
         return lambda index: table[index]
@@ -100,15 +98,6 @@ def taught(teacher: nn.Module, split, where: Tensor, run, answer: Answer) -> Cal
         return soft
 
     return asked
-
-
-def answers(model: nn.Module, examples, tally) -> Tensor:
-    """`predict`, for a float64 model in float64."""
-    if next(model.parameters()).dtype != torch.float64:
-        return predict(model, examples, tally=tally)
-    tally.count("forward", len(examples))
-    with torch.no_grad(), evaluating(model):
-        return torch.cat([model(pixels).cpu() for pixels, _ in pixel_batches(model, examples, 1024)])
 
 
 def softened(temperature: float) -> Answer:

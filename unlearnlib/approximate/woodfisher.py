@@ -50,7 +50,10 @@ def inverse_product(rows: Tensor, v: Tensor, damping: float) -> Tensor:
     family="curvature",
     reads="retain, forget",
     paper="jia2023",
-    cost="gradient * (F + R) + example_gradient * min(samples or R, R)",
+    cost=(
+        "(lambda n: gradient * (F + R) + example_gradient * n + algebra * (n * (n + 4) * P + n**3 / 3) / M)"
+        "(min(samples or R, R))"
+    ),
     fails=(
         "With few gradients, or gradients near zero: outside of what they span there is no curvature, and the step is "
         "as long as the damping lets it be."
@@ -67,5 +70,6 @@ def woodfisher(model, split, config: WoodFisher, run) -> nn.Module:
     gradients = [mean_gradient(model, part, tally=run.tally) for part in (split.forget, retain)]
     rows = per_example_gradients(model, retain[drawn])
     run.tally.count("example_gradient", count)
+    run.tally.algebra(count * (count + 4) * rows.shape[1] + count**3 / 3, model, retain)
     step = config.scale * inverse_product(rows, share * (gradients[0] - gradients[1]), config.damping)
     return moved(model, step.to(rows))

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from unlearnlib.approximate.curvature import kronecker
 from unlearnlib.approximate.curvature.products import jacobians
 from unlearnlib.approximate.gradients import example_gradients, pixel_batches
-from unlearnlib.approximate.steps import answers
 from unlearnlib.attribution.datamodels import Datamodel
 from unlearnlib.data.tensors import check
 from unlearnlib.training.doors import check_model
+from unlearnlib.training.prediction import predict
 from unlearnlib.training.renewal import copied
 from unlearnlib.training.work import Tally
 
@@ -57,7 +57,7 @@ def influence_datamodel(
         inverse = kronecker.ekfac(model, examples, seed=seed + place, tally=tally).inverse(damping)
         found = _effects(model, examples, examples if queries is None else queries, inverse, tally)
         total = total + found.double() / len(models)
-        logits = answers(model, examples if queries is None else queries, tally)
+        logits = predict(model, examples if queries is None else queries, tally=tally)
         level = level + logits.double() / len(models)
     dtype = logits.dtype
     return Datamodel(

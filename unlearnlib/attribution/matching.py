@@ -25,12 +25,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearnlib.approximate.steps import Steps, answers, even, shuffled
+from unlearnlib.approximate.steps import Steps, even, shuffled
 from unlearnlib.attribution.datamodels import Datamodel
 from unlearnlib.data.tensors import check
 from unlearnlib.methods import registry
 from unlearnlib.methods.registry import Method, Program, Unlearned, method
 from unlearnlib.training.batches import Batch, steps_of
+from unlearnlib.training.prediction import predict
 
 _SEEN = "seen(forget_multiplier * F + min(R, floor(retain_multiplier * F)), batch_size)"
 _COST = f"gradient * epochs * {_SEEN}"
@@ -134,7 +135,7 @@ def datamodel_matching(model, split, config: DatamodelMatching, run) -> Program:
     effect = datamodel.effect(split.forget_index)
 
     def targets_at(where: Tensor) -> Tensor:
-        found = answers(model, split.train[where], run.tally)
+        found = predict(model, split.train[where], tally=run.tally)
         wanted = [len(split.train), found.shape[1]]
         fits = list(effect.shape) == wanted
         check(fits, f"the datamodel must be of the logits of split.train {wanted}, not of {list(effect.shape)}")

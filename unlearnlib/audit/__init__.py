@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "minimum_detectable_effect paired_t_interval t_interval",
         "statistics.epsilon": "epsilon_from_scores epsilon_lower_bound gaussian_epsilon max_certifiable",
         "statistics.state": "StateMatrix state_matrix",
+        "statistics.against_null": "AgainstNull against_null detectable_gap",
         # membership attacks: one model, many models, one run; the Streisand effect
         "attacks.membership": "membership entropy_attack loss_attack majority_check "
         "modified_entropy rank_attack svc_efficacy swap_advantage two_sided_attack",
@@ -25,6 +26,11 @@ __getattr__, __dir__, __all__ = _faces.face(
         "attacks.one_run": "one_run",
         "attacks.streisand": "streisand advantage onion tail_mass",
         "attacks.memorisation": "memorisation",
+        "attacks.neighbours": "neighbour_attack",
+        "attacks.discriminators": "mia_nn",
+        "attacks.vulnerable": "vulnerable_attack",
+        "attacks.sequential": "sequential_audit",
+        "attacks.gaussian_one_run": "gaussian_one_run",
         # distances between an unlearned and a retrained model: outputs, laws of outputs, features, accuracies
         "distances.outputs": "activation_distance fisher_ratio js_divergence linear_cka zrf",
         "distances.klom": "klom klom_null",
@@ -32,9 +38,14 @@ __getattr__, __dir__, __all__ = _faces.face(
         "distances.probes": "probes compare_probes probe_accuracy",
         "distances.composites": "composites Accuracies accuracy average_gap forgetting_score nomus tow tow_mia",
         "distances.collapse": "collapse",
+        "distances.transfer": "compare_transfer transfer",
+        "distances.relative_kernel": "kernel_test",
         # visible evidence: planted canaries, and how fast a model relearns
         "evidence.canaries": "canaries attack_success gus interclass_confusion mislabelled_exposure",
         "evidence.relearn": "log_ain relearn_curve relearn_time",
+        "evidence.prototypes": "prototypical_relearning",
+        "evidence.over_unlearning": "over_unlearning",
+        "evidence.inversion": "inversion",
         # cases whose answer is known, by which audits are audited: phantoms, traps, guarantees from both sides
         "known_answers.phantom": "Phantom",
         "known_answers.traps": "traps",
@@ -43,6 +54,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "verdicts.tidy": "COLUMNS summarise",
         "verdicts.scoreboard": "scoreboard",
         "verdicts.verdict": "LABELS verdict verdict_of",
+        "verdicts.at_risk": "at_risk",
         # all audits at once: for one model, for many models of one forget set, for a state matrix
         "batteries.battery": "RUNGS battery",
         "batteries.rungs": "Relearning",

@@ -52,8 +52,7 @@ def _vector(indices: Any, n: int) -> np.ndarray:
             raise ValueError(f"{wanted}, not a mixture of both")
     try:
         if isinstance(indices, Tensor):
-            found = indices.detach().cpu()
-            found = found.float().numpy() if found.is_floating_point() else found.numpy()
+            found = indices.detach().cpu().numpy()
         else:
             found = np.asarray(indices)
     except (TypeError, ValueError, RuntimeError) as error:

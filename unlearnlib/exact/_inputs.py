@@ -24,11 +24,11 @@ class Fitted:
 def matrix(x, width: int | None = None, copy: bool = False) -> np.ndarray:
     """Pictures or features [n, ...] as a finite float64 matrix [n, features], with `width` features if given.
 
-    Read as `doors.pixels` reads pictures (bytes divided by 255); other integers are features, taken as they are. It may
-    share memory with x unless `copy`.
+    Read as `doors.pixels` reads pictures (bytes divided by 255). Other integers are taken as they are where
+    they are [n, features], and refused as pictures. It may share memory with x unless `copy`.
     """
     x = doors.as_tensor(x)
-    if not (x.is_floating_point() or x.is_complex() or x.dtype in (torch.uint8, torch.bool)):
+    if x.ndim == 2 and not (x.is_floating_point() or x.is_complex() or x.dtype in (torch.uint8, torch.bool)):
         x = x.double()
     flat = doors.pixels(x).detach().cpu().flatten(1).to(torch.float64, copy=copy).numpy()
     if width is not None and flat.shape[1] != width:

@@ -7,6 +7,7 @@ small and uneven sets too. It may use, beside the method's hyper-parameters and 
 
     F, R, V        examples in the forget, retain and validation set
     C, P           classes, and trainable weights
+    M              multiplications of a forward pass of one example: P in a dense network, more where weights are shared
     seen(n, b)     examples in the batches of one pass over n, in batches of b: the incomplete last one is left out,
                    unless the hyper-parameter `keep_last` says otherwise, or a third argument
     steps(n, b)    batches in that pass (not where a hyper-parameter is called `steps`)

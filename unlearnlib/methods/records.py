@@ -13,7 +13,7 @@ class Cost:
     seconds: float = 0.0
     gradient_evaluations: int = 0
     forward_evaluations: int = 0
-    products: Mapping[str, int] = field(default_factory=dict)  # kind (see `training.UNITS`) -> examples
+    products: Mapping[str, float] = field(default_factory=dict)  # kind (see `training.UNITS`) -> examples
 
     @staticmethod
     def of(tally: Tally, seconds: float = 0.0) -> "Cost":

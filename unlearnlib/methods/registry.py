@@ -27,7 +27,7 @@ from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import Part, check_finite, descend, descend_many
 from unlearnlib.training.modes import BatchNorm, norms_frozen
 from unlearnlib.training.recipe import Recipe
-from unlearnlib.training.renewal import copied, without_graphs
+from unlearnlib.training.renewal import without_graphs, workable
 from unlearnlib.training.stacking import Unstackable
 from unlearnlib.training.work import Tally
 
@@ -99,6 +99,14 @@ class Method:
         if taught and self.published:  # authors' values are with the authors' own augmentation and labels
             plain = {f.name: f.default for f in dataclasses.fields(common.Taught) if f.name != "freeze_norms"}
             object.__setattr__(self, "published", {**plain, **self.published})
+
+    @property
+    def published_elsewhere(self) -> dict[str, object]:
+        """The published values for data that are not the authors': all but `augment` and `label_smoothing`.
+
+        These two belong to the authors' pictures. A shift by four pixels is a detail of 32 and a ruin of 8.
+        """
+        return {name: value for name, value in self.published.items() if name not in ("augment", "label_smoothing")}
 
 
 @dataclass(frozen=True)
@@ -173,14 +181,24 @@ def configure(name: str, **hyperparameters):
 
 
 def work(
-    name: str, forget: int, retain: int, *, validation: int = 0, classes: int = 10, weights: int = 0, **hyperparameters
+    name: str,
+    forget: int,
+    retain: int,
+    *,
+    validation: int = 0,
+    classes: int = 10,
+    weights: int = 0,
+    multiplications: float | None = None,
+    **hyperparameters,
 ) -> float:
     """Work of a method on sets of these sizes, by the formula that it declares: exact, or an upper bound ("at most").
 
-    The unit is that of `Cost.work`, a forward pass of one example. `classes` and `weights` (trainable) count where the
-    formula has them. Raises ValueError where no formula is declared.
+    The unit is that of `Cost.work`, a forward pass of one example. `classes`, `weights` (trainable) and
+    `multiplications` (of one such pass, see `training.work`; None: a dense network's) count where the formula has them.
+    Raises ValueError where no formula is declared.
     """
     sizes = {"F": forget, "R": retain, "V": validation, "C": classes, "P": weights}
+    sizes["M"] = multiplications or max(weights, 1)
     return costs.evaluated(name, find(name).cost, configure(name, **hyperparameters), sizes)
 
 
@@ -284,8 +302,7 @@ def _start(chosen: Method, model, split, config, run: Run):
     if not len(split.retain_index):
         raise ValueError("the retain set is empty: discard the model instead")
     check_model(model, split.train)
-    # Half-precision weights cannot take small steps: methods work in float32 and the result is cast back.
-    working = copied(model)._apply(lambda t: t.float() if t.is_floating_point() and t.element_size() < 4 else t)
+    working = workable(model)  # the result is cast back
     split = dataclasses.replace(split, test=None)
     parts = getattr(config, "parts", ())
     if not (isinstance(parts, (tuple, list)) and all(isinstance(part, Part) for part in parts)):

@@ -7,6 +7,7 @@ comments behind them, and the docstring of its module. Nothing is written here a
 import dataclasses
 import inspect
 import io
+import math
 import re
 import sys
 import tokenize
@@ -98,19 +99,25 @@ def _spelt(value: object) -> str:
 
 
 def passes(name: str) -> str:
-    """The cost of a method at its defaults: work as multiples of large |F| and |R|, and what is constant."""
+    """The cost of a method at its defaults: work as multiples of large |F| and |R|, and what is constant.
+
+    Algebra between gradients depends on the network and not on passes over sets: it is named without a number.
+    """
     from unlearnlib.methods import registry
 
     if not registry.find(name).cost:
         return ""
     many = 2**10 * 3**3 * 5**2  # a multiple of every batch size that is in use
-    constant, whole = registry.work(name, 0, 0), registry.work(name, many, many)
-    shares = {
-        "|F|": (whole - registry.work(name, 0, many)) / many,
-        "|R|": (whole - registry.work(name, many, 0)) / many,
-    }
+
+    def work(forget: int, retain: int) -> float:
+        return registry.work(name, forget, retain, multiplications=math.inf)
+
+    constant, whole = work(0, 0), work(many, many)
+    shares = {"|F|": (whole - work(0, many)) / many, "|R|": (whole - work(many, 0)) / many}
     terms = [f"{share:.3g} {size}" for size, share in shares.items() if share]
-    return " + ".join([*terms, *([f"{constant:g}"] if constant else [])]) or "0"
+    terms += [f"{constant:g}"] if constant else []
+    terms += ["algebra"] if "algebra" in registry.find(name).cost else []
+    return " + ".join(terms) or "0"
 
 
 def arxiv(bibliography: str) -> dict[str, str]:
@@ -203,7 +210,7 @@ def _section(same: Sequence[Card], identifiers: Mapping[str, str]) -> list[str]:
     rows = [[name, *values] for name, values in facts.items() if any(values)]
     made = [
         f"{anchors}\n### {', '.join(f'`{c.name}`' for c in same)}",
-        grid_table(["", *(f"`{c.name}`" for c in same)], rows),
+        grid_table(["Fact", *(f"`{c.name}`" for c in same)], rows),
     ]
     for knobs_of in dict.fromkeys(card.knobs for card in same if card.knobs):
         whose = [card.name for card in same if card.knobs == knobs_of]

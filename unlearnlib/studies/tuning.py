@@ -57,7 +57,7 @@ from unlearnlib.training.doors import check_model
 from unlearnlib.training.jobs import described
 from unlearnlib.training.loop import fit
 from unlearnlib.training.prediction import predict
-from unlearnlib.training.work import Tally
+from unlearnlib.training.work import Tally, multiplications
 
 WORST = 2.0  # the largest value of the objective
 _MAKERS = ("unlearnlib.training.loop", "unlearnlib.training.models", "unlearnlib.data.examples")
@@ -300,7 +300,8 @@ def _one(bench: Bench, number: int, method: str, hyperparameters: Mapping[str, o
             sizes = len(split.forget_index), len(split.retain_index)
             counts = {"validation": len(split.validation), "classes": check_model(model, split.train)}
             weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
-            spent = registry.work(method, *sizes, **counts, weights=weights, **hyperparameters)
+            counts |= {"weights": weights, "multiplications": multiplications(model, split.train)}
+            spent = registry.work(method, *sizes, **counts, **hyperparameters)
         else:
             score, reason = objective(done.model, model, bench.judged(number)), ""
             spent = done.cost.work

@@ -26,9 +26,8 @@ def check_model(model: nn.Module, examples, *, training: bool = False) -> int:
     with seeding.isolated(0, "door"), torch.no_grad(), evaluating(model):
         logits = asked(model, noise)
     check_finite_answer(logits)
-    labels = () if isinstance(examples, tuple) else examples.labels
-    if len(labels) and int(labels.max()) >= logits.shape[1]:
-        raise ValueError(f"the model answers {logits.shape[1]} classes, but there is a label {int(labels.max())}")
+    if not isinstance(examples, tuple):
+        check_labels(logits.shape[1], examples.labels)
     if training:
         with seeding.isolated(0, "door"), torch.no_grad():
             asked(copied(model).train(), noise)
@@ -73,6 +72,12 @@ def answer(model: nn.Module, pixels: Tensor) -> Tensor:
         wrong = f"{logits.dtype} {list(logits.shape)} for {len(pixels)} pictures"
         raise _NoLogits(f"the model answers {wrong}, not floating logits [B, classes]")
     return logits
+
+
+def check_labels(classes: int, labels: Tensor) -> None:
+    """ValueError where a label is none of the model's `classes`."""
+    if len(labels) and int(labels.max()) >= classes:
+        raise ValueError(f"the model answers {classes} classes, but there is a label {int(labels.max())}")
 
 
 def check_finite_answer(logits: Tensor) -> None:

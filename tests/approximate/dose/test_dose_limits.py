@@ -13,6 +13,7 @@ from small import same, state
 import unlearnlib as ul
 from unlearnlib.approximate import dose, gradients
 from unlearnlib.approximate.dose import bounds
+from unlearnlib.approximate.dose.directions import Directions
 from unlearnlib.methods import registry
 from unlearnlib.training.loop import Part
 from unlearnlib.training.recipe import Recipe
@@ -156,3 +157,13 @@ def test_the_mask_as_a_part_of_another_method(trained):
     model, parts = trained
     after = ul.unlearn("neggrad_plus", model, parts, seed=0, epochs=2, parts=(dose.SaliencyMask(0.25),)).model
     assert (vector(after) != vector(model)).float().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_nearest_point_of_a_ball_that_a_step_may_reach():
+    """Steps go across e_1 alone and begin .8 along it: of the ball of radius 1 they reach .6."""
+    before = torch.tensor([0.8, 0.0, 0.0], dtype=torch.float64)
+    held = bounds.Bounds(torch.zeros(3, dtype=torch.float64), (), radius=1.0)
+    held._before, held._allowed = before, Directions(basis=torch.eye(3, dtype=torch.float64)[:1])
+    across = torch.tensor([0.0, 3.0, 0.0], dtype=torch.float64)
+    assert held._in_ball(before + across).tolist() == pytest.approx([0.8, 0.6, 0.0], abs=1e-5)
+    assert torch.equal(held._in_ball(before + 0.1 * across), before + 0.1 * across)

@@ -60,6 +60,7 @@ class Span:
             return mean_gradient(model, examples, tally=self._tally)[None].double()
         device, dtype = device_of(model), next(model.parameters()).dtype
         self._tally.count("example_gradient", len(examples))
-        return example_gradients(
-            model, examples.pixels(device=device, dtype=dtype), examples.labels.to(device)
-        ).double()
+        found = example_gradients(model, examples.pixels(device=device, dtype=dtype), examples.labels.to(device))
+        # an orthonormal basis of their span from their Gram matrix, and a projection on it
+        self._tally.algebra(2 * len(found) * (len(found) + 1) * found.shape[1], model, examples)
+        return found.double()

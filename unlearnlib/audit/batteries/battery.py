@@ -22,6 +22,7 @@ from unlearnlib.audit.batteries.rungs import Logits, Relearning, Truth
 from unlearnlib.audit.statistics.roc import as_array, margin
 from unlearnlib.audit.verdicts.tidy import Estimate, row, table
 from unlearnlib.methods.records import Cost
+from unlearnlib.training.doors import check_labels
 from unlearnlib.training.prediction import predict
 
 NULL_MODELS = 10  # retrained models that are audited as candidates themselves, to make the null band
@@ -130,9 +131,14 @@ def battery(
 
 
 def logits_of(model, examples) -> np.ndarray:
-    """Logits float32 [n, classes]: of a module (in eval mode), an object with `.logits`, or a function of images."""
+    """Logits [n, classes]: of a module (in eval mode), an object with `.logits`, or a function of images.
+
+    float32, but for a float64 module.
+    """
     if isinstance(model, torch.nn.Module):
-        return as_array(predict(model, examples))
+        logits = predict(model, examples)
+        check_labels(logits.shape[1], examples.labels)
+        return as_array(logits)
     answer = getattr(model, "logits", model)
     if not callable(answer):
         raise ValueError(f"cannot get logits from {type(model).__name__}: give a module, .logits(images) or a function")

@@ -14,6 +14,8 @@ from scipy.stats import kstest, norm
 
 from unlearnlib.audit.distances.composites import accuracy
 from unlearnlib.audit.statistics.roc import as_array
+from unlearnlib.data.doors import pixels
+from unlearnlib.training.doors import asked, check_finite_answer, check_labels, check_values
 from unlearnlib.training.models import device_of, evaluating
 
 EXACT = 200  # canaries up to which a p-value is summed, not taken from the normal law
@@ -191,10 +193,15 @@ def gus(noise, gradients, scale: float) -> Gus:
 
 def input_gradients(model: torch.nn.Module, images, labels, *, batch_size: int = 256) -> np.ndarray:
     """grad_x CE(f(x), y) at the *clean* pictures, [N, C, H, W] float32. The model's own gradients are not touched."""
+    check_values(model)
     device, parts = device_of(model), []
+    images = pixels(images, device=device, dtype=next((p.dtype for p in model.parameters()), None))
     with evaluating(model):
         for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            x = x.detach().to(device).requires_grad_()
-            loss = F.cross_entropy(model(x), y.to(device), reduction="sum")
-            parts.append(as_array(torch.autograd.grad(loss, x)[0]))
+            x = x.detach().requires_grad_()
+            logits = asked(model, x)
+            check_finite_answer(logits)
+            check_labels(logits.shape[1], y)
+            loss = F.cross_entropy(logits, y.to(device), reduction="sum")
+            parts.append(as_array(torch.autograd.grad(loss, x)[0].float()))
     return np.concatenate(parts)

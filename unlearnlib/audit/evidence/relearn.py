@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from unlearnlib import seeding
 from unlearnlib.audit.statistics.roc import as_array
 from unlearnlib.training.batches import minibatches
+from unlearnlib.training.doors import asked, check_finite_answer, check_labels, check_values
 from unlearnlib.training.modes import device_of, evaluating, training_mode
-from unlearnlib.training.renewal import copied
+from unlearnlib.training.renewal import workable
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +97,14 @@ def relearn_curve(
 def _curve(model, forget, lr, batch_size, steps, seed, measure, objective):
     if lr <= 0:
         raise ValueError(f"lr must be positive, not {lr}")
-    student, device = copied(model), device_of(model)
+    check_values(model)
+    student, device = workable(model), device_of(model)
     for parameter in student.parameters():
         parameter.requires_grad_(True)
-    images, labels = forget.pixels(device=device), forget.labels.to(device)
+    images, labels = forget.pixels(device=device, dtype=next(student.parameters()).dtype), forget.labels.to(device)
+    if objective is F.cross_entropy:
+        with torch.no_grad(), evaluating(student):
+            check_labels(asked(student, images[:2]).shape[1], labels)
     optimiser = torch.optim.SGD(student.parameters(), lr=lr)
     batches = minibatches(len(labels), batch_size, max(steps, 1), seeding.generator(seed, "relearn"))
 
@@ -107,6 +112,7 @@ def _curve(model, forget, lr, batch_size, steps, seed, measure, objective):
     def state() -> float:
         with evaluating(student):
             outputs = torch.cat([student(part) for part in images.split(1024)])
+        check_finite_answer(outputs)
         if measure == "accuracy":
             return float((outputs.argmax(1) == labels).double().mean())
         return float(objective(outputs, labels))
