@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from unlearnlib.attribution.datamodels import Datamodel
 from unlearnlib.data.examples import Dataset, Examples, Split
 
 
@@ -41,6 +42,15 @@ def asked(name: str, parts: Split) -> Split:
         return parts
     labels = torch.where(parts.is_forget, 0, parts.train.labels.clamp(min=1))
     return replace(parts, train=replace(parts.train, labels=labels))
+
+
+def ingredients(name: str, parts: Split, classes: int = 3) -> dict:
+    """What a method cannot do without and `parts` alone cannot give: arbitrary effects for datamodel matching."""
+    if name != "datamodel_matching":
+        return {}
+    n, rng = len(parts.train), torch.Generator().manual_seed(0)
+    weights = torch.randn(n, n, classes, generator=rng) / n**0.5
+    return {"datamodel": Datamodel(weights, torch.zeros(n, classes), "drawn", 3, parts.train.checksum())}
 
 
 class Stranger(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import ALL, IDS, Case, refused
-from small import asked, same, state
+from small import asked, ingredients, same, state
 
 import unlearnlib as ul
 from unlearnlib import audit, private
@@ -65,7 +65,7 @@ def test_methods(name, case):
             return refused(error)
     before, modes, rng = state(model), [m.training for m in model.modules()], torch.get_rng_state()
     with expected(case):
-        done = ul.unlearn(name, model, parts, seed=0, **options)
+        done = ul.unlearn(name, model, parts, seed=0, **options, **ingredients(name, parts))
         after = state(done.model)
         assert after.keys() == before.keys() and {k: v.dtype for k, v in after.items()} == {
             k: v.dtype for k, v in before.items()

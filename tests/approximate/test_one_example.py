@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from small import asked, dataset, same, split, state
+from small import asked, dataset, ingredients, same, split, state
 
 import unlearnlib as ul
 from unlearnlib.data.examples import Split
@@ -32,7 +32,7 @@ def test_one_forgotten_example(name, published, one):
     settings |= FEW.get(name, {})
     if row.get("iterations"):
         settings["iterations"] = 6
-    made = ul.unlearn(name, net, parts, seed=0, **settings).model
+    made = ul.unlearn(name, net, parts, seed=0, **settings, **ingredients(name, parts)).model
     assert not made.training and all(torch.isfinite(v).all() for v in state(made).values())
     # The first three may find that no weight matters to it alone, lotus that it is answered as badly as unseen ones.
     if name not in ("ssd", "assd", "lfssd", "lotus"):

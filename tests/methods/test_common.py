@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from small import dataset, examples, same, split, state
+from small import dataset, examples, ingredients, same, split, state
 from torch import nn
 
 import unlearnlib as ul
@@ -53,7 +53,7 @@ def quick(name: str) -> dict:
 @pytest.mark.parametrize("name", STILL)
 def test_frozen_norms_and_rate_zero_change_no_bit(name, trained):
     model, parts = trained
-    done = ul.unlearn(name, model, parts, seed=0, freeze_norms=True, **quick(name))
+    done = ul.unlearn(name, model, parts, seed=0, freeze_norms=True, **quick(name), **ingredients(name, parts))
     assert same(state(done.model), state(model)) and done.config.freeze_norms is True
 
 

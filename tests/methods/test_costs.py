@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from small import BY_CLASS, CONVOLVES, dataset, split
+from small import BY_CLASS, CONVOLVES, dataset, ingredients, split
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -65,6 +65,7 @@ def sized(name: str, forget: int, retain: int, hidden: tuple[int, ...]):
     model = models.build("mlp", dataset(), hidden=hidden) if name not in CONVOLVES else models.build("cnn", dataset())
     if name == "amnesiac":
         model, given["record"] = fit_recording(model, parts.train, Recipe(epochs=1))
+    given |= ingredients(name, parts)
     return model, parts, given
 
 

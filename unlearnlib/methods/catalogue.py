@@ -56,4 +56,5 @@ HOMES = {
     "inversion": "unlearnlib.approximate.zero_shot.inversion",
     "recall": "unlearnlib.approximate.zero_shot.recall",
     "gkt": "unlearnlib.approximate.zero_shot.gkt",
+    "datamodel_matching": "unlearnlib.attribution.matching",
 }
