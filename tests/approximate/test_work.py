@@ -1,7 +1,7 @@
 """What methods declare against what they count, with their published rows and every solver, on uneven sets."""
 
 import pytest
-from small import BY_CLASS, dataset, examples, ingredients, split
+from small import BY_CLASS, CONVOLVES, dataset, examples, ingredients, split
 
 import unlearnlib as ul
 from unlearnlib.data.examples import Split
@@ -16,7 +16,7 @@ SHORTER |= {"gkt": {"rounds": 2, "batch_size": 16, "threshold": 1.0, "width": 8}
 
 
 def pair(name, parts, **options):
-    model = models.build("mlp", dataset(), hidden=(4,))
+    model = models.build("cnn", dataset()) if name in CONVOLVES else models.build("mlp", dataset(), hidden=(4,))
     weights, passed = sum(p.numel() for p in model.parameters()), multiplications(model, parts.train)
     sizes = {"validation": len(parts.validation), "classes": 3, "weights": weights, "multiplications": passed}
     declared = registry.work(name, len(parts.forget_index), len(parts.retain_index), **sizes, **options)
