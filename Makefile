@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 # One thread a process and AVX2 kernels: the same bits on every x86-64 CPU with AVX2.
-NUMERICS := OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Haswell
+NUMERICS := OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE OPENBLAS_CORETYPE=Haswell NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR"
 # --dist loadfile keeps the cells of a notebook on one worker.
 PARALLEL := -n $(JOBS) --dist loadfile
 NBVAL := --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with tests/nbval-sanitize.cfg

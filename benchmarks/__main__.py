@@ -10,55 +10,25 @@ a ratio get the same). The file is written after every script, so that an interr
 import argparse
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from _machine import ENVIRONMENT, machine
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "book/benchmarks/performance.json"
-# glibc otherwise returns the memory of every step to the system and faults it in again.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _ONE = "import json, os, sys; sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[2])]; import importlib.util as u; \
 s = u.spec_from_file_location('script', sys.argv[2]); m = u.module_from_spec(s); sys.modules['script'] = m; \
 s.loader.exec_module(m); open(sys.argv[3], 'w').write(json.dumps(m.run(repeats=int(sys.argv[4]))))"
 
 
 def names() -> list[str]:
-    """The scripts of this folder that measure ratios: those with a `run`."""
-    scripts = (path for path in Path(__file__).parent.glob("[!_]*.py") if "\ndef run(" in path.read_text())
-    return sorted(path.stem for path in scripts)
-
-
-def machine() -> dict[str, str]:
-    """What ratios depend on: processor, its matrix instructions, cores, versions."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
-    flags = set((re.search(r"^flags\s*: (.+)$", info, re.MULTILINE) or [""])[0].split())
-    import numpy
-    import torch
-
-    return {
-        "processor": model[1] if model else platform.processor() or platform.machine(),
-        "instructions": ", ".join(flag for flag in FLAGS if flag in flags) or "unknown",
-        "cores": str(os.cpu_count()),
-        "threads": "1",
-        "python": platform.python_version(),
-        "torch": torch.__version__.partition("+")[0],
-        "numpy": numpy.__version__,
-    }
+    """The scripts of this folder that measure ratios; the others are started by themselves."""
+    scripts = [path for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")]
+    return sorted(path.stem for path in scripts if "\ndef run(" in path.read_text())
 
 
 def measured(name: str, repeats: int) -> list[dict]:

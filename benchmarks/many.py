@@ -6,7 +6,10 @@ of one thread, with their range. Models trained together must first equal the sa
     python benchmarks many
 """
 
+import os
+import tempfile
 from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 from _ratios import cpu_seconds, row
@@ -30,9 +33,9 @@ def pictures(n: int) -> Dataset:
 
 
 def together(
-    repeats: int, precision: str, width: int, batch_size: int, count: int = 16, length: int = 8
+    repeats: int, precision: str, width: int, batch_size: int, count: int = 16, length: int = 8, chunk: int | None = 16
 ) -> list[float]:
-    """`count` small CNNs one after another, over the same trained at once."""
+    """`count` small CNNs one after another, over the same with `chunk` at once (None: as the machine chooses)."""
     ds = pictures(batch_size * length)
     recipe = replace(SGD, batch_size=batch_size, precision=precision, channels_last=True)
     masks, seeds = torch.ones(count, len(ds.train), dtype=torch.bool), list(range(count))
@@ -41,15 +44,21 @@ def together(
         return models.build("cnn", ds, seed=seed, width=width, hidden=4 * width)
 
     def many() -> list[nn.Module]:
-        return training.fit_many(build, ds.train, masks, recipe, seeds, progress=False)
+        return training.fit_many(build, ds.train, masks, recipe, seeds, chunk=chunk, progress=False)
 
     def alone() -> list[nn.Module]:
         return [training.fit(build(seed), ds.train, recipe, seed, progress=False) for seed in seeds]
 
-    for a, b in zip(many(), alone(), strict=True):
+    for a, b in zip(many(), alone(), strict=True):  # which measures and remembers the choice, too
         gap = max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters(), strict=True))
         assert gap < (1e-3 if precision == "float32" else 5e-2), gap
     return [cpu_seconds(alone) / cpu_seconds(many) for _ in range(repeats)]
+
+
+def chosen(repeats: int, precision: str, width: int, batch_size: int) -> list[float]:
+    """`together` where the fast mode chooses how many are stacked, with its own cache for the choice."""
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, UNLEARN_FAST="1", UNLEARN_CACHE=folder):
+        return together(repeats, precision, width, batch_size, chunk=None)
 
 
 def shadows(repeats: int) -> list[float]:
@@ -71,6 +80,9 @@ def run(repeats: int = 3) -> list[dict]:
     for precision, width, size in [("float32", 8, 16), ("bfloat16", 8, 16), ("bfloat16", 16, 64)]:
         what = f"16 CNNs of width {width} at once, B {size}, {precision}, against one after another"
         rows.append(row(what, together(repeats, precision, width, size), 3))
+    for precision, width, size in [("float32", 4, 64), ("float32", 16, 64), ("bfloat16", 16, 64)]:
+        what = f"16 CNNs of width {width}, B {size}, {precision}, as many at once as chosen, against one after another"
+        rows.append(row(what, chosen(repeats, precision, width, size), 0.95))
     what = f"{SHADOWS} shadow models, {SHADOW_EPOCHS} epochs on 4,000 digits"
     rows.append(row(f"{what}, {SHADOW_BUDGET / 60:g} core-minutes against ours", shadows(repeats), 1))
     return rows

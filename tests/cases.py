@@ -172,6 +172,7 @@ CASES = (
     Case("double", _mlp, dtype=torch.float64),
     Case("half", _mlp, dtype=torch.bfloat16),
     Case("colour", named("cnn", width=4, hidden=8), channels=3, side=12),
+    Case("whitened", named("whitened", widths=(8, 8)), channels=3, side=12),
     # layers whose blocks some curvature methods do not know
     Case("tied, frozen, dropout", _tied, takes="some"),
     Case("batch norm without parameters", norm(lambda _: nn.BatchNorm2d(4, affine=False)), takes="some"),

@@ -9,6 +9,7 @@ os.environ.update(
     ONEDNN_MAX_CPU_ISA="AVX2",
     MKL_CBWR="COMPATIBLE",
     OPENBLAS_CORETYPE="Haswell",
+    NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL AVX512_SPR",
     MPLBACKEND="agg",
 )
 # Kernels start in the folder of their notebook; they must find this source tree.

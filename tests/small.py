@@ -1,8 +1,11 @@
 """Small inputs that several test files share: two-blob pictures, a split of them, and a stranger's network."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
+from unlearnlib.attribution.datamodels import Datamodel
 from unlearnlib.data.examples import Dataset, Examples, Split
 
 
@@ -25,6 +28,29 @@ def dataset(**options) -> Dataset:
 def split(n: int = 120, forget: int = 20, **options) -> Split:
     parts = [examples(n=m, seed=s, **options) for m, s in ((n - forget, 0), (forget, 2), (24, 3), (60, 1))]
     return Split.of(retain=parts[0], forget=parts[1], validation=parts[2], test=parts[3])
+
+
+BY_CLASS = ("noise", "inversion", "recall", "gkt")  # they forget whole classes, and take nobody's word for it
+
+
+CONVOLVES = ("ct",)  # what they change is a convolution
+
+
+def asked(name: str, parts: Split) -> Split:
+    """`parts`, for a method that forgets whole classes with labels that make the forget set class 0."""
+    if name not in BY_CLASS:
+        return parts
+    labels = torch.where(parts.is_forget, 0, parts.train.labels.clamp(min=1))
+    return replace(parts, train=replace(parts.train, labels=labels))
+
+
+def ingredients(name: str, parts: Split, classes: int = 3) -> dict:
+    """What a method cannot do without and `parts` alone cannot give: arbitrary effects for datamodel matching."""
+    if name != "datamodel_matching":
+        return {}
+    n, rng = len(parts.train), torch.Generator().manual_seed(0)
+    weights = torch.randn(n, n, classes, generator=rng) / n**0.5
+    return {"datamodel": Datamodel(weights, torch.zeros(n, classes), "drawn", 3, parts.train.checksum())}
 
 
 class Stranger(nn.Module):

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_numerics_are_pinned_alike_everywhere():
 
     pins = {**PINS, "OMP_NUM_THREADS": "1"}
     line = re.search(r"^NUMERICS := (.+)$", text("Makefile"), re.MULTILINE)[1]
-    assert dict(word.split("=") for word in line.split()) == pins
+    assert dict(word.split("=") for word in shlex.split(line)) == pins
     conftest = text("tests/conftest.py")
     assert all(f'{name}="{value}"' in conftest for name, value in pins.items())
 

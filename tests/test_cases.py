@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import ALL, IDS, Case, refused
-from small import same, state
+from small import asked, ingredients, same, state
 
 import unlearnlib as ul
 from unlearnlib import audit, private
@@ -23,6 +23,10 @@ from unlearnlib.training.recipe import Recipe
 TINY = Recipe(epochs=1, batch_size=16, lr=1e-3)
 METHODS = sorted(HOMES)
 QUICK = {
+    "noise": {"steps": 3, "pictures": 8},
+    "inversion": {"steps": 3, "pictures": 2, "inversion_steps": 3},
+    "recall": {"rounds": 2, "pictures": 4, "recall_steps": 2, "forget_pictures": 2, "inversion_steps": 2},
+    "gkt": {"rounds": 2, "threshold": 1.0, "batch_size": 16},
     "influence": {"iterations": 3},
     "newton": {"iterations": 3},
     "pbrf": {"steps": 3},
@@ -52,7 +56,7 @@ def expected(case: Case):
 @pytest.mark.parametrize("case", ALL, ids=IDS)
 @pytest.mark.parametrize("name", METHODS)
 def test_methods(name, case):
-    model, parts, options = case.network(), case.split(), quick(name)
+    model, parts, options = case.network(), asked(name, case.split()), quick(name)
     if name == "amnesiac":  # it takes the record of its own training
         try:
             model, options["record"] = fit_recording(model, parts.train, TINY, progress=False)
@@ -61,7 +65,7 @@ def test_methods(name, case):
             return refused(error)
     before, modes, rng = state(model), [m.training for m in model.modules()], torch.get_rng_state()
     with expected(case):
-        done = ul.unlearn(name, model, parts, seed=0, **options)
+        done = ul.unlearn(name, model, parts, seed=0, **options, **ingredients(name, parts))
         after = state(done.model)
         assert after.keys() == before.keys() and {k: v.dtype for k, v in after.items()} == {
             k: v.dtype for k, v in before.items()

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from small import dataset, same, split, state
+from small import asked, dataset, ingredients, same, split, state
 
 import unlearnlib as ul
 from unlearnlib.data.examples import Split
@@ -13,6 +13,7 @@ from unlearnlib.methods.catalogue import HOMES
 from unlearnlib.training import models
 
 SHORT = {"epochs": 1, "iterations": 6, "noise_steps": 2}
+FEW = {"gkt": {"rounds": 2, "batch_size": 16, "threshold": 1.0, "width": 8}}
 NAMES = sorted(set(HOMES) - {"retrain", "amnesiac", "dlfd_as_released"})
 
 
@@ -24,13 +25,14 @@ def one():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("published", [False, True])
 def test_one_forgotten_example(name, published, one):
-    parts, net = one
+    parts, net = asked(name, one[0]), one[1]
     known = {f.name for f in dataclasses.fields(registry.find(name).config)}
     row = registry.find(name).published if published else {}
     settings = {**row, **{k: v for k, v in SHORT.items() if k in known and k != "iterations"}}
+    settings |= FEW.get(name, {})
     if row.get("iterations"):
         settings["iterations"] = 6
-    made = ul.unlearn(name, net, parts, seed=0, **settings).model
+    made = ul.unlearn(name, net, parts, seed=0, **settings, **ingredients(name, parts)).model
     assert not made.training and all(torch.isfinite(v).all() for v in state(made).values())
     # The first three may find that no weight matters to it alone, lotus that it is answered as badly as unseen ones.
     if name not in ("ssd", "assd", "lfssd", "lotus"):

@@ -1,7 +1,7 @@
 """What methods declare against what they count, with their published rows and every solver, on uneven sets."""
 
 import pytest
-from small import dataset, examples, split
+from small import BY_CLASS, CONVOLVES, dataset, examples, ingredients, split
 
 import unlearnlib as ul
 from unlearnlib.data.examples import Split
@@ -10,12 +10,13 @@ from unlearnlib.methods.catalogue import HOMES
 from unlearnlib.training import models
 from unlearnlib.training.work import UNITS, multiplications
 
-WHOLE = ("boundary_shrink", "boundary_expand", "unsir")
+WHOLE = ("boundary_shrink", "boundary_expand", "unsir", *BY_CLASS)
 SHORTER = {"cf_k": {"epochs": 2}, "eu_k": {"epochs": 2}, "sfron": {"iterations": 7}, "unsir": {"noise_steps": 2}}
+SHORTER |= {"gkt": {"rounds": 2, "batch_size": 16, "threshold": 1.0, "width": 8}}
 
 
 def pair(name, parts, **options):
-    model = models.build("mlp", dataset(), hidden=(4,))
+    model = models.build("cnn", dataset()) if name in CONVOLVES else models.build("mlp", dataset(), hidden=(4,))
     weights, passed = sum(p.numel() for p in model.parameters()), multiplications(model, parts.train)
     sizes = {"validation": len(parts.validation), "classes": 3, "weights": weights, "multiplications": passed}
     declared = registry.work(name, len(parts.forget_index), len(parts.retain_index), **sizes, **options)
@@ -33,7 +34,8 @@ PUBLISHED = [n for n in HOMES if n != "retrain" and registry.find(n).published]
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_rows(name):
     parts = by_class() if name in WHOLE else split(n=131, forget=39)
-    declared, cost = pair(name, parts, **{**registry.find(name).published, **SHORTER.get(name, {})})
+    given = {**registry.find(name).published, **SHORTER.get(name, {}), **ingredients(name, parts)}
+    declared, cost = pair(name, parts, **given)
     if registry.find(name).cost.startswith("at most "):
         assert 0 < cost.work <= declared
     else:

@@ -336,7 +336,8 @@ else:
 def test_pinning_takes_effect_after_the_import_of_torch_but_not_after_its_first_operation():
     pinned = (*bookkeeping.PINS, *bookkeeping.ONE_THREAD, bookkeeping.FAST)
     env = {name: value for name, value in os.environ.items() if name not in pinned}
-    env["OPENBLAS_CORETYPE"] = "Haswell"  # torch imports numpy, which reads it once
+    for name in ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES"):  # torch imports numpy, which reads them once
+        env[name] = bookkeeping.PINS[name]
     done = subprocess.run([sys.executable, "-c", _PIN], env=env, capture_output=True, text=True, check=False)
     late, in_time = done.stdout.splitlines()
     assert in_time.split() == ["1", "AVX2", "pinned"]
@@ -350,6 +351,26 @@ def test_pinning_refuses_a_numpy_with_other_kernels():
     done = subprocess.run([sys.executable, "-c", code + "b.pin_numerics()"], env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("restart with OPENBLAS_CORETYPE=Haswell set before its first import")
+
+
+def test_pinning_refuses_a_numpy_with_wider_instructions():
+    env = {name: value for name, value in os.environ.items() if name != "NPY_DISABLE_CPU_FEATURES"}
+    code = f"""
+import sys, numpy
+sys.path.insert(0, {str(ROOT)!r})
+from unlearnlib.store import products
+print(*products.wider())
+products.use()
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    if done.stdout.strip():  # a processor without them has nothing to refuse
+        name = f'NPY_DISABLE_CPU_FEATURES="{done.stdout.strip()}"'
+        assert done.stderr.splitlines()[-1] == (
+            f"RuntimeError: numpy uses AVX-512: restart with {name} set before its first import"
+        )
+    pinned = {**env, "NPY_DISABLE_CPU_FEATURES": bookkeeping.PINS["NPY_DISABLE_CPU_FEATURES"]}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=pinned, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
 def test_the_fast_mode_changes_nothing(session, monkeypatch):

@@ -109,6 +109,9 @@ LEDGER = pd.DataFrame(
 )
 ENDS = np.array([[0.5, 0.5], [0.2, 0.1]])
 PLANE = [{"original": FIELD}, {"original": FIELD, "retrain": FIELD - 0.3, "influence": FIELD + 0.2}]
+KLOMS = swept(method=["finetune", "datamodel_matching"], cost=[0.1, 1.0]).assign(forget=2.0, retain=lambda f: f.cost)
+CHANGES = swept(set=["forget", "retain"], true=[-2.0, 1.0]).assign(predicted=lambda f: 0.5 * f.true)
+PATHS = swept(example=[3, 8], kind=["wrong label"], steps=[0, 10]).assign(margin=lambda f: f.example - f.steps / 9)
 
 # name -> (a figure of made-up data, number of panels, number of lines in the first, entries in its legend or None)
 FIGURES = {
@@ -259,6 +262,40 @@ FIGURES = {
     "sandwich": (lambda: figures.sandwich(AUDIT, cap=15, label="epsilon"), 1, 8, None),
     "collapse_traces": (lambda: figures.collapse_traces(TRACES), 2, 4, 4),
     "entanglement": (lambda: figures.entanglement(TIED, ("kept", "forgotten")), 2, 3, None),
+    "repaired": (
+        lambda: figures.repaired(
+            swept(source=["real", "noise"], dose=[7, 40], pictures=[1, 20]).assign(**{"retain accuracy": 0.8}),
+            swept(source=["damaged", "recall"], dose=[7, 40]).assign(**{"retain accuracy": 0.5}),
+            *((0.9, 0.92), ["real", "noise"]),
+        ),
+        *(2, 4, None),
+    ),
+    "transfer": (
+        lambda: figures.transfer(
+            swept(threshold=[1.0, 0.01], round=[0, 50]).assign(retain=0.9, forget=lambda f: f["round"] / 100),
+            (0.9, 0.95),
+        ),
+        *(2, 2, 2),
+    ),
+    "pruned_gaps": (
+        lambda: figures.pruned_gaps(swept(mask=["from all data", "from the rest"], kept=[0.1, 1.0]).assign(gap=0.1)),
+        *(1, 3, 2),
+    ),
+    "klom_over_cost": (
+        lambda: figures.klom_over_cost(KLOMS, ["forget", "retain"], KLOMS, {"original": KLOMS, "direct": KLOMS}),
+        *(2, 4, None),
+    ),
+    "score_over_models": (
+        lambda: figures.score_over_models(
+            swept(models=[100, 500], set=["train", "test"]).assign(score=lambda f: f.models / 1000), {"influence": 0.6}
+        ),
+        *(1, 3, 3),
+    ),
+    "margin_changes": (
+        lambda: figures.margin_changes({"a": CHANGES, "b": CHANGES}, dict.fromkeys("ab", {"forget": 0.5, "retain": 1})),
+        *(2, 3, 2),
+    ),
+    "margin_paths": (lambda: figures.margin_paths({"a": PATHS, "b": PATHS}, {3: 1.0, 8: 2.0}), 2, 4, 1),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),
@@ -444,3 +481,17 @@ def test_a_design_marks_its_columns():
     figures.design_matrix(np.zeros((4, 6)), names=("a", "b", "c"), marked={2: "game"}, title="t", axes=axes)
     assert [t.get_text() for t in axes.texts] == ["game"] and axes.patches[0].get_x() == 2
     assert len(axes.get_legend().get_texts()) == 3
+
+
+def test_a_line_of_margin_changes_has_the_slope_that_is_told():
+    axes = figures.margin_changes({"a": CHANGES}, {"a": {"forget": 0.5, "retain": 0.5}}).axes[0]
+    identity, *fits = [np.polyfit(*line.get_data(), 1) for line in axes.lines]
+    assert np.allclose(identity, [1, 0]) and all(np.allclose(fit, [0.5, 0], atol=1e-9) for fit in fits)
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["forget: slope 0.50", "retain: slope 0.50"]
+
+
+def test_paths_of_margins_end_beside_the_stars_of_their_own_example():
+    axes = figures.margin_paths({"a": PATHS[PATHS.seed == 0]}, {3: -1.0, 8: 2.0}).axes[0]
+    stars = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "*"]
+    ends = [line.get_ydata()[-1] for line in axes.lines if line.get_marker() != "*"]
+    assert stars == [-1.0, 2.0] and ends == pytest.approx([3 - 10 / 9, 8 - 10 / 9])

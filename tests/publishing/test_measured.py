@@ -67,6 +67,17 @@ def test_a_recipe_is_shown_once_a_data_set_by_its_originals():
     assert lines[0][2].startswith("0.900 [") and lines[0][4] == "3"
 
 
+def test_growth_is_the_slope_of_logarithms_where_the_work_is_long_enough():
+    sizes = (1_000, 2_000, 4_000, 8_000)
+    points = [dict(work="a", over="pictures", size=n, seconds=0.001 * n**1.5 / 1e3, megabytes=7) for n in sizes]
+    points += [dict(work="b", over="models", size=n, seconds=1e-4, megabytes=0) for n in sizes]
+    points += [dict(work="c", over="models", size=n, seconds=9.0 if n > 1_000 else 1e-4, megabytes=0) for n in sizes]
+    found = cells(measured.growth(points))[2:]
+    a = ["a", "pictures, 1,000 to 8,000", "0.0316 s, 7 MB", "0.716 s, 7 MB", "1.50"]
+    assert found[0] == a
+    assert [line[4] for line in found[1:]] == ["", "0.00"]  # too short to say; and the short point is left out
+
+
 def test_tables_come_from_the_files_of_the_folder_and_say_so_where_there_are_none(tmp_path):
     assert set(measured.texts(tmp_path).values()) == {"Nothing has been measured yet."}
     records().to_csv(tmp_path / "01-digits-random.csv", index=False)

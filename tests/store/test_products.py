@@ -670,7 +670,23 @@ def test_square_roots_are_correctly_rounded(dtype, layout):
     x = layout(torch.rand(40, 50, generator=torch.Generator().manual_seed(0), dtype=dtype) * 1e3)
     wanted = torch.from_numpy(np.sqrt(x.numpy().reshape(-1))).reshape(x.shape)
     assert torch.equal(x.sqrt(), wanted) and torch.equal(x.clone().sqrt_(), wanted)
+    assert torch.equal(torch.sqrt(x, out=torch.empty_like(x)), wanted)
     assert x.sqrt().shape == x.shape and torch.isnan(torch.tensor(-1.0, dtype=dtype).sqrt())
+
+
+def test_logarithms_of_float64_are_numpys_and_of_float32_torchs():
+    x = torch.rand(40, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 9
+    for part in (x, x.T, x[::2, 1::3], x[:0]):
+        wanted = torch.from_numpy(np.log(part.numpy().reshape(-1))).reshape(part.shape)
+        assert torch.equal(part.log(), wanted) and torch.equal(part.clone().log_(), wanted)
+        assert torch.equal(torch.log(part, out=torch.empty(0, dtype=part.dtype)), wanted)
+    assert torch.equal(torch.log(x, out=torch.empty(40, 50)), x.log().float())
+    single = x.float()
+    kernel = torch.library.get_kernel("aten::log", "CPU")
+    assert torch.equal(single.log(), kernel.call_boxed(CPU, single))
+    x = torch.tensor([2.0, 0.0, -1.0], dtype=torch.float64, requires_grad=True)
+    x.log().sum().backward()
+    assert x.grad.tolist() == [0.5, float("inf"), -1.0] and x.log()[1] == -float("inf") and x.log()[2].isnan()
 
 
 def test_square_roots_have_gradients_and_leave_other_types_alone():

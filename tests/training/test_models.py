@@ -19,6 +19,12 @@ def test_own_networks_fit_every_picture_size(name, side, channels):
     assert models.build(name, ds)(ds.train.pixels()).shape == (12, 3)
 
 
+def test_a_whitened_network_needs_nine_pixels():
+    with pytest.raises(ValueError, match="pooling leaves no pixel"):
+        models.build("whitened", dataset(side=8))
+    assert models.build("whitened", dataset(side=9), widths=(8, 8, 8))(dataset(side=9).train.pixels()).shape[1] == 3
+
+
 def test_initialisation_depends_on_the_seed_alone_and_leaves_the_global_generator():
     ds = dataset()
     before = torch.get_rng_state()

@@ -13,7 +13,8 @@ from torch.optim import lr_scheduler
 from unlearnlib import training
 from unlearnlib.training import batches, models
 from unlearnlib.training.batches import Batch
-from unlearnlib.training.recipe import Recipe, clip
+from unlearnlib.training.lookahead import Lookahead
+from unlearnlib.training.recipe import Recipe, clip, optimiser_of, set_rate
 
 PLAIN = Recipe(epochs=3, batch_size=20, optimiser="sgd", lr=0.1, schedule="constant", weight_decay=0.01)
 
@@ -26,7 +27,8 @@ def by_hand(model, ds, order, optimiser_of, prepare=lambda model: None, schedule
     for epoch in order:
         for index in epoch:
             optimiser.zero_grad()
-            F.cross_entropy(model(ds.pixels(index)), ds.labels[index]).backward()
+            pixels = ds.pixels(index, dtype=next(model.parameters()).dtype)
+            F.cross_entropy(model(pixels), ds.labels[index]).backward()
             prepare(model)
             optimiser.step()
         if schedule:
@@ -91,12 +93,12 @@ CASES = {
 def test_a_recipe_is_the_loop_that_it_describes(name):
     recipe, optimiser, prepare, scheduler = CASES[name]
     ds = dataset(n=110)
-    model = models.build("fastnet", ds, width=8, hidden=8)
+    model = models.build("fastnet", ds, width=8, hidden=8).double()  # Adam blows rounding up where gradients vanish
     ours = training.fit(model, ds.train, recipe, seed=4)
     epochs = epochs_of(recipe, 110, seed=4)
     assert [len(e) for e in epochs] == [6 if recipe.keep_last else 5] * 3
     theirs = by_hand(model, ds.train, epochs, optimiser, prepare or (lambda m: None), scheduler)
-    assert close(state(ours).values(), state(theirs).values())
+    assert close(state(ours).values(), state(theirs).values(), 1e-7)
     plain = training.fit(model, ds.train, PLAIN, seed=4)
     assert name == "nesterov" or not close(state(ours).values(), state(plain).values(), 1e-4)  # the field acts
 
@@ -275,3 +277,73 @@ def test_crops_train_on_oblong_pictures(size):
     ds = Examples(torch.rand(24, 1, *size), torch.arange(24) % 3)
     model = models.build("mlp", Dataset("oblong", ds, ds, ("a", "b", "c"), "tests"))
     training.fit(model, ds, Recipe(epochs=1, batch_size=8, augment="crop"))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_a_gradient_or_moment_laid_out_otherwise_in_memory_is_the_same_step(kind):
+    rng = torch.Generator().manual_seed(0)
+    weight, gradient = (torch.randn(4, 3, 2, 2, generator=rng, dtype=torch.float64) for _ in range(2))
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        p = nn.Parameter(weight.clone().contiguous(memory_format=torch.channels_last))
+        made = optimiser_of([p], replace(PLAIN, optimiser=kind))
+        for _ in range(2):
+            p.grad = gradient.clone().contiguous(memory_format=layout)
+            made.step()
+            for name, value in made.state[p].items():  # as a checkpoint that was read would have them
+                if value is not None and value.dim() == 4:
+                    made.state[p][name] = value.contiguous(memory_format=layout)
+        found.append(p.detach())
+    assert torch.equal(*found)
+
+
+def test_vectors_learn_at_a_multiple_of_the_rate_and_decay_as_the_rest():
+    recipe = replace(PLAIN, momentum=0.0, vector_rate=64.0)
+    weight, bias = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3))
+    made = optimiser_of([weight, bias], recipe)
+    set_rate(made, 0.2)
+    weight.grad, bias.grad = torch.full_like(weight, 0.5), torch.full_like(bias, 0.5)
+    made.step()
+    assert torch.allclose(weight, torch.tensor(1 - 0.2 * 0.5 - 0.2 * 0.01))
+    assert torch.allclose(bias, torch.tensor(1 - 64 * 0.2 * 0.5 - 0.2 * 0.01))
+    with pytest.raises(ValueError, match="vector_rate must be above 0"):
+        replace(PLAIN, vector_rate=0.0)
+
+
+def test_alternate_flips_show_each_side_every_other_time_and_the_first_by_chance():
+    draw = batches.Draws(200, "alternate", (32, 32), torch.Generator().manual_seed(0))
+    turns = torch.stack([draw(torch.arange(200)) for _ in range(4)])
+    flips, offsets = turns[..., 2], turns[..., :2]
+    assert torch.equal(flips[0], 1 - flips[1]) and torch.equal(flips[0], flips[2])
+    assert 60 < int(flips[0].sum()) < 140
+    assert offsets.min() == 0 and offsets.max() == 4  # two pixels to each side of 32
+    draw(torch.tensor([7]))  # an example's turns are counted by themselves
+    assert torch.equal(draw(torch.arange(200))[:, 2] == flips[0], torch.arange(200) != 7)
+
+
+def test_look_ahead_is_its_formula():
+    layer, steps = nn.BatchNorm1d(2, dtype=torch.float64), 12
+    ahead, rng = Lookahead(layer, steps), torch.Generator().manual_seed(0)
+    slow = fast = layer.weight.detach().clone()
+    for step in range(steps):
+        move = torch.randn(2, generator=rng, dtype=torch.float64)
+        fast = fast + move
+        with torch.no_grad():
+            layer.weight.add_(move)
+            layer.running_mean.add_(move)
+        ahead.follow(step)
+        if step in (4, 9):
+            a = 0.95**5 * ((step + 1) / steps) ** 3
+            slow = a * slow + (1 - a) * fast
+            fast = slow
+        assert torch.allclose(layer.weight, slow if step == steps - 1 else fast)
+    assert torch.allclose(layer.running_mean, layer.weight - 1)  # statistics are averaged alike
+
+
+def test_look_ahead_takes_no_parts():
+    ds = dataset()
+    model, recipe = models.build("mlp", ds), replace(PLAIN, lookahead=True)
+    index = torch.arange(8)
+    stream = [Batch(index, ds.train.labels[index])]
+    with pytest.raises(ValueError, match="look-ahead averaging"):
+        training.descend(model, ds.train, stream, recipe, 1, seed=0, parts=[training.Part()])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unlearnlib.approximate.gradients import flat, trainable
 from unlearnlib.training.batches import augmented, draws_for
 from unlearnlib.training.progress import progress_bar
-from unlearnlib.training.recipe import Recipe, clip, optimiser_of
+from unlearnlib.training.recipe import Recipe, clip, optimiser_of, set_rate
 
 
 class Pictures:
@@ -48,8 +48,7 @@ def driven(model: nn.Module, turns: Iterable[Callable[[], None]], recipe: Recipe
     optimiser = optimiser_of(parameters, recipe)
     with mode, torch.enable_grad(), progress_bar(steps, run.progress) as bar:
         for step, turn in enumerate(turns):
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(step, steps)
+            set_rate(optimiser, recipe.rate(step, steps))
             optimiser.zero_grad()
             turn()
             clip(parameters, recipe)

@@ -26,7 +26,7 @@ from unlearnlib.training import models
 from unlearnlib.training.batches import minibatches, steps_of
 from unlearnlib.training.modes import training_mode
 from unlearnlib.training.progress import progress_bar
-from unlearnlib.training.recipe import clip, optimiser_of
+from unlearnlib.training.recipe import clip, optimiser_of, set_rate
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def jit(model, split, config: JiT, run) -> nn.Module:
         for step, index in enumerate(_order(len(forget), config, run)):
             z = (forget.pixels(index, device=like.device, dtype=like.dtype) - mean) / std
             noise = config.sigma * torch.randn(len(index), config.samples, *forget.shape, generator=rng).to(z)
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(step, steps)
+            set_rate(optimiser, recipe.rate(step, steps))
             if not config.as_released:
                 optimiser.zero_grad()
             loss_of(f, z, noise).backward()

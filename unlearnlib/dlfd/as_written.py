@@ -37,7 +37,7 @@ from unlearnlib.training import models
 from unlearnlib.training.batches import augmented, draws_for
 from unlearnlib.training.modes import training_mode
 from unlearnlib.training.progress import progress_bar
-from unlearnlib.training.recipe import clip, optimiser_of
+from unlearnlib.training.recipe import clip, optimiser_of, set_rate
 
 NOISES = ("gradient", "random")
 PRECISIONS = ("float32", "bfloat16")
@@ -127,8 +127,7 @@ def dlfd(model, split, config: Dlfd, run) -> nn.Module:
             if monitor.distancing and config.noise_steps:
                 moved = perturbed(images, labels, config.ce_weight_at(number, steps))
                 weighted = [(moved, 1 - config.clean_weight), (images, config.clean_weight)]
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.rate(number, steps)
+            set_rate(optimiser, recipe.rate(number, steps))
             optimiser.zero_grad()
             with training_mode(model, example):
                 for pixels, weight in weighted:

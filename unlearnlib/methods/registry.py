@@ -153,8 +153,10 @@ def method(
     return register
 
 
-def find(name: str) -> Method:
-    """The method called `name`. Raises ValueError naming the nearest one."""
+def find(name: str | Method) -> Method:
+    """The method called `name`, or the one that is given. Raises ValueError naming the nearest one."""
+    if isinstance(name, Method):
+        return name
     if name not in _registered:
         if name not in HOMES:
             known = [*HOMES, *_registered]
@@ -167,13 +169,14 @@ def find(name: str) -> Method:
 
 def configure(name: str, **hyperparameters):
     """The method's hyper-parameters with the given ones changed. Raises ValueError naming the nearest valid one."""
-    config = find(name).config
+    chosen = find(name)
+    config = chosen.config
     known = [f.name for f in dataclasses.fields(config)]
     for given in hyperparameters:
         if given not in known:
             near = difflib.get_close_matches(given, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise ValueError(f"{name} has no hyper-parameter {given!r}: {hint}")
+            raise ValueError(f"{chosen.name} has no hyper-parameter {given!r}: {hint}")
     return config(**hyperparameters)
 
 
@@ -247,27 +250,32 @@ def unlearn_many(
     stacked where their batches are alike and the architecture allows it; all others run one after another. The cost
     of a stacked run is shared equally among its models.
     """
-    config, chosen = configure(name, **hyperparameters), find(name)
-    if not len(models) == len(splits) == len(seeds) >= 1:
+    return run_many(find(name), models, splits, [configure(name, **hyperparameters)] * len(models), seeds)
+
+
+def run_many(chosen: Method, models: Sequence[nn.Module], splits: Sequence, configs: Sequence, seeds: Sequence[int]):
+    """`unlearn_many` where each model has a configuration of its own; they share what is in `common` and the recipe."""
+    if not len(models) == len(splits) == len(configs) == len(seeds) >= 1:
         raise ValueError("unlearn_many needs equally many models, splits and seeds, and at least one")
     if any(s.train is not splits[0].train for s in splits):
         raise ValueError("the splits of unlearn_many must share one train: make them with dataclasses.replace")
 
     def one_by_one() -> list[Unlearned]:
-        return [_unlearn(chosen, m, s, config, seed, False) for m, s, seed in zip(models, splits, seeds, strict=True)]
+        each = zip(models, splits, configs, seeds, strict=True)
+        return [_unlearn(chosen, m, s, config, seed, False) for m, s, config, seed in each]
 
     if chosen.reads == "none":
         return one_by_one()
     started, made = time.perf_counter(), []
-    runs = [_run(config, seed, given=model) for model, seed in zip(models, seeds, strict=True)]
-    for model, split, run in zip(models, splits, runs, strict=True):
+    runs = [_run(c, seed, given=model) for c, model, seed in zip(configs, models, seeds, strict=True)]
+    for model, split, config, run in zip(models, splits, configs, runs, strict=True):
         with seeding.isolated(run.seed, "method"), norms_frozen(run.freeze_norms):
             made.append(_start(chosen, model, split, config, run))
         if not (isinstance(made[-1], Program) and made[-1].steps == made[0].steps and not made[-1].parts):
             return one_by_one()
     tally, starts, streams = Tally(), [p.model for p in made], [p.batches for p in made]
     try:
-        with norms_frozen(config.freeze_norms):
+        with norms_frozen(configs[0].freeze_norms):
             results = descend_many(
                 starts, splits[0].train, streams, made[0].recipe, made[0].steps, seeds=seeds, tally=tally
             )
@@ -279,7 +287,7 @@ def unlearn_many(
     seconds = (time.perf_counter() - started) / len(runs)
     return [
         _finished(chosen, model, result, config, run, seconds)
-        for model, result, run in zip(models, results, runs, strict=True)
+        for model, result, config, run in zip(models, results, configs, runs, strict=True)
     ]
 
 

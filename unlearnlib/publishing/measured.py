@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from unlearnlib.audit.verdicts.scoreboard import scoreboard
@@ -28,9 +29,11 @@ _SHOWN = {
 def texts(folder: Path = FOLDER) -> dict[str, str]:
     """File name -> Markdown of the tables that the files below `folder` allow."""
     performance = folder / PERFORMANCE.name
+    grown = folder / "growth.json"
     records = {path: pd.read_csv(path) for path in sorted(folder.glob("01-*.csv"))}
     return {
         "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else _NOTHING,
+        "growth-table.md": growth(json.loads(grown.read_text())) if grown.exists() else _NOTHING,
         "laboratory-table.md": laboratory(list(records.values())),
         "recipes-table.md": recipes(list(records.values())),
     }
@@ -48,6 +51,26 @@ def ratios(results: Mapping) -> str:
     machine = "; ".join(f"{name}: {value}" for name, value in results["machine"].items())
     table = grid_table(["Work", "Ratio (median)", "Lowest to highest", "Goal", "Verdict"], lines)
     return f"Goals reached: {reached} of {len(lines)}. Measured on {machine}.\n\n{table}\n"
+
+
+def growth(points: Sequence[Mapping]) -> str:
+    """How seconds and memory grow with one size: ends of each curve, and the exponent fitted to its seconds."""
+    lines = []
+    for (work, over), curve in pd.DataFrame(points).groupby(["work", "over"], sort=False):
+        curve = curve.sort_values("size")
+        first, last = curve.iloc[0], curve.iloc[-1]
+        ends = [f"{_short(end['seconds'])} s, {end['megabytes']:.0f} MB" for end in (first, last)]
+        span = f"{over}, {first['size']:,g} to {last['size']:,g}"
+        lines.append([plain(work), plain(span), *ends, exponent(curve)])
+    return grid_table(["Work", "Grows with", "Smallest", "Largest", "Exponent of seconds"], lines) + "\n"
+
+
+def exponent(curve: pd.DataFrame, least: float = 0.05) -> str:
+    """Slope of log seconds on log size of the points above `least` seconds; "" where there are fewer than three."""
+    long = curve[curve["seconds"] > least]
+    if len(long) < 3:
+        return ""
+    return f"{np.polyfit(np.log(long['size']), np.log(long['seconds']), 1)[0]:.2f}"
 
 
 def laboratory(records: Sequence) -> str:

@@ -80,6 +80,7 @@ def numerics(device: torch.device | str = "cpu") -> dict[str, object]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "limits": {name: os.environ.get(name, "") for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR")},
         "products": "numpy" if products.used() else "torch",
+        "wider": products.wider(),
         "one_thread": torch.get_num_threads() == 1,
     }
     return found | ({"fast": True} if os.environ.get("UNLEARN_FAST") == "1" else {})

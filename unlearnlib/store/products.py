@@ -1,4 +1,4 @@
-"""Matrix products and square roots of pinned mode: the same bits everywhere, at full AVX2 speed.
+"""Matrix products, square roots and logarithms of pinned mode: the same bits everywhere, at full AVX2 speed.
 
     products.use()     before or after the first tensor; a second call does nothing
 
@@ -9,6 +9,13 @@ little to compute, an `out` laid out oddly, wrong arguments) goes on to torch's 
 
 *Square roots.* MKL's compatible path starts from an estimate that each maker of processors defines for itself
 (`rsqrtps`), so `torch.sqrt` differs in its last bit between makers. numpy's is the correctly rounded one of IEEE 754.
+The natural logarithm of float64 goes the same way; that of float32 is torch's own and the same everywhere.
+
+*What still depends on the maker*, and what this library therefore keeps away from: asin, acos and atan, float64 tan,
+`cdist`, and powers of one half, which take the root inside their own kernel.
+
+*numpy itself* computes exp, log and others by wider instructions where a processor has them, with other last bits:
+`NPY_DISABLE_CPU_FEATURES` in the environment of its import prevents that, and `use` refuses a numpy without it.
 
 The override lies below autograd, `torch.func`, autocast and fake tensors, so those see nothing of it. Products inside
 other kernels (convolutions, attention, decompositions, matrix times vector) stay where they were.
@@ -33,15 +40,16 @@ _library: torch.library.Library | None = None  # holds the registration: torch u
 def use() -> None:
     """Let numpy's OpenBLAS, in one thread, compute torch's matrix products for the rest of this process.
 
-    Raises RuntimeError if numpy was imported with other kernels: OpenBLAS chooses them once, by
-    `OPENBLAS_CORETYPE=Haswell` in the environment of the import.
+    Raises RuntimeError if numpy was imported with other kernels: it and OpenBLAS choose them once, by
+    `NPY_DISABLE_CPU_FEATURES` and `OPENBLAS_CORETYPE=Haswell` in the environment of the import.
     """
     global _library
     if _library is not None:
         return
+    _check_numpy()
     _claim_openblas()
     library = torch.library.Library("aten", "IMPL")
-    for name, kernel in {**_kernels(), **_roots()}.items():
+    for name, kernel in {**_kernels(), **_functions()}.items():
         library.impl(name, kernel, "CPU", with_keyset=True)
     _library = library
 
@@ -49,6 +57,19 @@ def use() -> None:
 def used() -> bool:
     """Whether this process computes its products so."""
     return _library is not None
+
+
+def wider() -> list[str]:
+    """numpy's names of the instructions beyond AVX2 that its own functions use in this process."""
+    umath = numpy._core._multiarray_umath  # numpy tells it nowhere else but in print
+    used = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__.get(name)]
+    return [name for name in used if name.startswith(("AVX512", "X86_V4"))]
+
+
+def _check_numpy() -> None:
+    if wider():
+        setting = f'NPY_DISABLE_CPU_FEATURES="{" ".join(wider())}"'
+        raise RuntimeError(f"numpy uses AVX-512: restart with {setting} set before its first import")
 
 
 def _claim_openblas() -> None:
@@ -74,26 +95,44 @@ def _kernels() -> dict:
     return kernels
 
 
-def _roots() -> dict:
-    def new(own):
-        def kernel(keys, x):
-            return own.call_boxed(keys, x) if x.dtype not in _FLOATS else _root(x, x.new_empty(x.shape))
-
-        return kernel
-
-    def in_place(own):
-        def kernel(keys, x):
-            return own.call_boxed(keys, x) if x.dtype not in _FLOATS else _root(x, x)
-
-        return kernel
-
-    made = {"sqrt": new, "sqrt_": in_place}
-    return {name: make(torch.library.get_kernel(f"aten::{name}", "CPU")) for name, make in made.items()}
+def _functions() -> dict:
+    """The overrides of functions of one number, made likewise."""
+    kernels = {}
+    for function, dtypes in ((numpy.sqrt, _FLOATS), (numpy.log, (torch.float64,))):
+        name = function.__name__
+        for variant, make in ((name, _new), (f"{name}_", _in_place), (f"{name}.out", _out)):
+            kernels[variant] = make(torch.library.get_kernel(f"aten::{variant}", "CPU"), function, dtypes)
+    return kernels
 
 
-def _root(x, out):
+def _new(own, function, dtypes):
+    def kernel(keys, x):
+        return own.call_boxed(keys, x) if x.dtype not in dtypes else _apply(function, x, x.new_empty(x.shape))
+
+    return kernel
+
+
+def _in_place(own, function, dtypes):
+    def kernel(keys, x):
+        return own.call_boxed(keys, x) if x.dtype not in dtypes else _apply(function, x, x)
+
+    return kernel
+
+
+def _out(own, function, dtypes):
+    def kernel(keys, x, *, out):
+        if x.dtype not in dtypes or out.dtype not in _FLOATS or (out.numel() and out.shape != x.shape):
+            return own.call_boxed(keys, x, out=out)
+        if out.shape != x.shape:
+            out.resize_(x.shape)
+        return out.copy_(_apply(function, x, x.new_empty(x.shape)))
+
+    return kernel
+
+
+def _apply(function, x, out):
     with numpy.errstate(all="ignore"):
-        numpy.sqrt(x.numpy(force=True), out=out.detach().numpy())
+        function(x.numpy(force=True), out=out.detach().numpy())
     return out
 
 

@@ -84,11 +84,13 @@ def augmented(pixels: Tensor, kind: str, draws: Tensor) -> Tensor:
     tall, wide = _padding(kind, height), _padding(kind, width)
     if tall or wide:
         padded = F.pad(
-            pixels, (wide, wide, tall, tall), mode="reflect" if kind in ("crop", "flip-crop") else "constant"
+            pixels,
+            (wide, wide, tall, tall),
+            mode="reflect" if kind in ("crop", "flip-crop", "alternate") else "constant",
         )
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # [N, C, row, column, H, W], a view
         pixels = windows[torch.arange(len(pixels), device=pixels.device), :, rows, columns]
-    if "flip" in kind:
+    if "flip" in kind or kind == "alternate":
         pixels = torch.where(flip.bool()[:, None, None, None], pixels.flip(3), pixels)
     return pixels
 
@@ -96,6 +98,8 @@ def augmented(pixels: Tensor, kind: str, draws: Tensor) -> Tensor:
 def _padding(kind: str, side: int) -> int:
     if kind == "shift":
         return 1
+    if kind == "alternate":
+        return side // 16
     return side // 8 if "crop" in kind else 0
 
 
@@ -107,3 +111,26 @@ def draws_for(n: int, kind: str, size: tuple[int, int], rng: torch.Generator) ->
     else:
         offsets = torch.cat([torch.randint(0, 2 * pad + 1, (n, 1), generator=rng) for pad in (tall, wide)], dim=1)
     return torch.cat([offsets, torch.randint(0, 2, (n, 1), generator=rng)], dim=1)
+
+
+class Draws:
+    """The draws of one model's training: `draws_for` each batch, where flips alternate if the kind says so.
+
+    n   how many examples there are
+
+    With "alternate" the side on which an example is first seen is drawn, and each further turn shows the other one: in
+    two passes a network sees both sides of every picture, not one of them twice (Jordan (2024, arXiv:2404.00498)).
+    """
+
+    def __init__(self, n: int, kind: str, size: tuple[int, int], rng: torch.Generator):
+        self._kind, self._size, self._rng = kind, size, rng
+        self._next = torch.full((n,), -1) if kind == "alternate" else None  # -1: not seen yet
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """[B, 3] for the examples at positions `index` [B]."""
+        draws = draws_for(len(index), self._kind, self._size, self._rng)
+        if self._next is not None:
+            due = self._next[index]
+            draws[:, 2] = torch.where(due < 0, draws[:, 2], due)
+            self._next[index] = 1 - draws[:, 2]
+        return draws

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnlib import seeding
+from unlearnlib.training.at_once import at_once
 from unlearnlib.training.batches import Batch, minibatches, steps_of
 from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import descend, descend_many
@@ -23,7 +24,7 @@ def fit_many(
     recipe: Recipe,
     seeds: Sequence[int],
     *,
-    chunk: int = 16,
+    chunk: int | None = None,
     tally: Tally | None = None,
     progress: bool = True,
 ) -> list[nn.Module]:
@@ -31,10 +32,12 @@ def fit_many(
 
     build   the seed -> an untrained model; called with each of `seeds`
     masks   bool [K, N]
-    chunk   how many models are stacked at once (memory grows with it; speed saturates near 16)
+    chunk   how many models are stacked at once, 1 for one by one; None: 16 in pinned mode, and in the fast mode as
+            many as train fastest on this machine (`at_once`). Memory grows with it
 
     Model m equals `fit(build(seeds[m]), examples[masks[m]], recipe, seeds[m])` to rounding. Models whose subsets
     take equally many steps are stacked; an architecture that cannot be stacked is trained one model at a time.
+    Raises ValueError for masks of another kind or shape, an empty row, and a chunk below 1.
     """
     wanted = f"masks must be bool [{len(seeds)}, {len(examples)}]"
     try:
@@ -51,6 +54,10 @@ def fit_many(
         size = min(len(where), recipe.batch_size)
         rest = len(where) % size if recipe.keep_last else 0
         groups.setdefault((steps_of(len(where), recipe), size, rest), []).append(m)
+    if chunk is not None and (not isinstance(chunk, int) or isinstance(chunk, bool) or chunk < 1):
+        raise ValueError(f"chunk must be 1 or more models, or None, not {chunk!r}")
+    if chunk is None and len(seeds):
+        chunk = at_once(build, examples, recipe, seeds, min(size for _, size, _ in groups))
     result: dict[int, nn.Module] = {}
     pieces = [(steps, g[i : i + chunk]) for (steps, *_), g in groups.items() for i in range(0, len(g), chunk)]
     with progress_bar(len(seeds), progress, unit="model") as bar:

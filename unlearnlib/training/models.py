@@ -15,7 +15,7 @@ from unlearnlib import seeding
 from unlearnlib.data.doors import pixels
 from unlearnlib.training import doors
 from unlearnlib.training.modes import device_of, evaluating, owned, passing, training_mode
-from unlearnlib.training.networks import OWN, Normalise, Pretreated
+from unlearnlib.training.networks import OWN, Normalise, Pretreated, Whitening
 from unlearnlib.training.renewal import copied, fresh, reinitialised
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "reinitialised",
     "tail",
     "training_mode",
+    "whitened",
 ]
 
 
@@ -72,10 +73,11 @@ class Architecture:
 def build(name: str, dataset, *, seed: int = 0, **options) -> nn.Module:
     """A freshly initialised network for a data set.
 
-    name      "mlp", "cnn", "fastnet", "resnet_bn", "resnet_gn", or any torchvision classifier ("resnet18", ...)
+    name      "mlp", "cnn", "fastnet", "whitened", "resnet_bn", "resnet_gn", or any torchvision classifier ("resnet18")
     dataset   a `data.Dataset`, whose `shape`, `n_classes` and training pixels (for the normalisation) are read
-    options   of the network: `hidden` (mlp, cnn, fastnet), `width` (all but mlp), `blocks` (resnets), `groups`
-              (resnet_gn); for torchvision `size`: the side to which pictures are resized first (default: as they are)
+    options   of the network: `hidden` (mlp, cnn, fastnet), `widths` (whitened), `width` (the others but mlp), `blocks`
+              (resnets), `groups` (resnet_gn); for torchvision `size`: the side to which pictures are resized first
+              (default: as they are)
 
     The initialisation depends on `seed` alone. Raises ValueError on an unknown name or option, and where the network
     cannot take pictures of this size or answers more than logits (in train mode too, as googlenet does).
@@ -102,6 +104,24 @@ def build(name: str, dataset, *, seed: int = 0, **options) -> nn.Module:
         hint = "" if name in OWN else "; give a size, as size=224, or another network"
         raise ValueError(f"{name} on pictures {_spelt(shape)}: {error}{hint}") from None
     return model
+
+
+def whitened(model: nn.Module, pixels: Tensor) -> nn.Module:
+    """A copy of `model` whose whitened stem comes from `pixels` [B, C, H, W] and stays so, in `fresh` copies too.
+
+    Of use where these are public: with a stem from the first training batch, a retraining computes its own. Raises
+    ValueError where the model has no such stem.
+    """
+    made = copied(model)
+    for module in made.modules():
+        if isinstance(module, Whitening):
+            seen = []
+            handle = module.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+            doors.asked(made.eval(), pixels)
+            handle.remove()
+            module.learn(seen[0], Whitening.GIVEN)
+            return made
+    raise ValueError('the model has no whitened stem: models.build("whitened", ...) has one')
 
 
 def _spelt(shape: tuple[int, int, int]) -> str:

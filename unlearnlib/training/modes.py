@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from unlearnlib import seeding
+from unlearnlib.training.networks import Whitening
 
 _frozen: contextvars.ContextVar[bool] = contextvars.ContextVar("norms_frozen", default=False)
 
@@ -103,7 +104,9 @@ def without_our_hooks(model: nn.Module) -> nn.Module:
 
 
 def resting(model: nn.Module, example: Tensor | None = None) -> set[str]:
-    """The batch norms in a frozen part of the network, whose statistics training must leave alone.
+    """Modules whose buffers training must leave alone: the batch norms in a frozen part of the network.
+
+    And whitened stems made from pictures of the caller's choice.
 
     A norm with parameters is in one where all of these are frozen. A norm without (affine=False) is where nothing
     trainable comes before it and the network's first layer is frozen: a norm on the pixels of a network that trains
@@ -111,7 +114,8 @@ def resting(model: nn.Module, example: Tensor | None = None) -> set[str]:
     """
     modules = dict(model.named_modules())
     norms = {name for name, module in modules.items() if isinstance(module, BatchNorm)}
-    found = {n for n in norms if owned(modules[n]) and not any(p.requires_grad for p in owned(modules[n]))}
+    given = {n for n, m in modules.items() if isinstance(m, Whitening) and int(m.source) == Whitening.GIVEN}
+    found = given | {n for n in norms if owned(modules[n]) and not any(p.requires_grad for p in owned(modules[n]))}
     bare = {name for name in norms if not owned(modules[name])}
     if not bare or all(p.requires_grad for p in model.parameters()):
         return found

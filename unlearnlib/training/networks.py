@@ -20,6 +20,65 @@ class Normalise(nn.Module):
         return (x - self.mean) / self.std
 
 
+class Whitening(nn.Module):
+    """A fixed first layer: 2x2 patches on their principal axes, each axis at variance one, with both signs.
+
+        filters_k = +- v_k / sqrt(lambda_k + 5e-4),   sum_k lambda_k v_k v_k^T = second moments of the patches
+
+    [B, C, H, W] -> [B, 8C, H - 1, W - 1]. The filters are a buffer: no optimiser and no unlearning method moves them.
+
+    *Whose pictures they come from.* A network that was just built has the filters of white noise. The first batch that
+    passes in train mode sets them, once: so a retraining takes them from retained pictures alone, and what a trained
+    network keeps of its first batch stays through unlearning. `whitened` sets them from pictures of your choice, which
+    should be public ones; these then stay in `fresh` copies too.
+    """
+
+    UNSET, TRAINING, GIVEN = 0, 1, 2
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("weight", torch.empty(8 * channels, channels, 2, 2))
+        self.register_buffer("source", torch.tensor(self.UNSET))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Forget all pictures: the filters of white noise, each a single pixel."""
+        axes = torch.eye(self.weight[0].numel(), device=self.weight.device)
+        self.weight.copy_(torch.cat([axes, -axes]).reshape(self.weight.shape))
+        self.source.fill_(self.UNSET)
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, source: int) -> None:
+        """Set the filters from `x` [B, C, H, W]."""
+        patches = nn.functional.unfold(x.detach().float(), 2).transpose(1, 2).flatten(0, 1).double()
+        with torch.autocast(x.device.type, enabled=False):
+            values, axes = torch.linalg.eigh(patches.T @ patches / len(patches))
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # a sign of no library's choosing
+        scaled = (axes / (values.clamp_min(0) + 5e-4).sqrt()).T.flip(0)
+        self.weight.copy_(torch.cat([scaled, -scaled]).reshape(self.weight.shape))
+        self.source.fill_(source)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and not self.source:
+            self.learn(x, self.TRAINING)
+        return nn.functional.conv2d(x, self.weight)
+
+
+class Scale(nn.Module):
+    """x times a fixed number."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+    def extra_repr(self) -> str:
+        return f"{self.factor:g}"
+
+
 class _Residual(nn.Module):
     """relu(F(x) + skip(x)), F = conv-norm-relu-conv-norm; the skip is a 1x1 convolution where shapes differ."""
 
@@ -106,6 +165,37 @@ def _pooled(inside: int, outside: int) -> list[nn.Module]:
     return [nn.Conv2d(inside, outside, 3, 1, 1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outside), nn.ReLU()]
 
 
+def _whitened(shape, n_classes, normalise, *, widths: tuple[int, ...] = (64, 256, 256)) -> nn.Module:
+    """A strong network in few passes, after Jordan (2024, arXiv:2404.00498).
+
+    Whitened 2x2 stem, then for each width a block of conv3x3-maxpool-norm-relu-conv3x3-norm-relu, largest value of each
+    channel, linear head without bias.
+
+    Convolutions begin as the identity on as many channels as come in. Norms have a bias and no scale.
+    """
+    _check_left((min(shape[1:]) - 1) >> len(widths))
+    layers, inside = [normalise, Whitening(shape[0]), nn.ReLU()], 8 * shape[0]
+    for outside in widths:
+        layers += [_dirac(inside, outside), nn.MaxPool2d(2), _shift(outside), nn.ReLU()]
+        layers += [_dirac(outside, outside), _shift(outside), nn.ReLU()]
+        inside = outside
+    head = [nn.AdaptiveMaxPool2d(1), nn.Flatten(), Scale(1 / 9), nn.Linear(inside, n_classes, bias=False)]
+    return nn.Sequential(*layers, *head)
+
+
+def _dirac(inside: int, outside: int) -> nn.Conv2d:
+    conv = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
+    with torch.no_grad():
+        nn.init.dirac_(conv.weight[:inside])
+    return conv
+
+
+def _shift(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
 def _resnet(shape, n_classes, normalise, norm, width: int, blocks: int) -> nn.Module:
     """Stem, three stages of `blocks` residual blocks (widths w, 2w, 4w), mean pooling, linear head.
 
@@ -129,4 +219,11 @@ def _resnet_gn(shape, n_classes, normalise, *, width: int = 16, blocks: int = 1,
     return _resnet(shape, n_classes, normalise, lambda channels: nn.GroupNorm(groups, channels), width, blocks)
 
 
-OWN = {"mlp": _mlp, "cnn": _cnn, "fastnet": _fastnet, "resnet_bn": _resnet_bn, "resnet_gn": _resnet_gn}
+OWN = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "fastnet": _fastnet,
+    "whitened": _whitened,
+    "resnet_bn": _resnet_bn,
+    "resnet_gn": _resnet_gn,
+}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-AUGMENTATIONS = ("none", "shift", "crop", "flip", "flip-crop", "flip-crop-zero")
+AUGMENTATIONS = ("none", "shift", "crop", "flip", "flip-crop", "flip-crop-zero", "alternate")
 OPTIMISERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "one-cycle", "step-decay", "restarts")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -29,7 +29,7 @@ class Recipe:
     schedule: str = "one-cycle"  # linear rise over the first 20 %, then linear fall to 0; or another of SCHEDULES
     label_smoothing: float = 0.0
     augment: str = "none"  # "shift" 1 pixel, "crop" (an eighth of each side, reflected), "flip", "flip-crop", or
-    # "flip-crop-zero", whose borders are black
+    # "flip-crop-zero", whose borders are black, or "alternate": crop by a sixteenth, flipped every other time it comes
     precision: str = "auto"  # "float32"; "bfloat16" (mixed); "auto": in the fast mode the faster one, else float32
     channels_last: bool = False  # memory layout of the weights; bfloat16 always takes it
     nesterov: bool = True  # of sgd with momentum; False is heavy ball
@@ -40,6 +40,10 @@ class Recipe:
     clip_norm: float | None = None  # the gradient of a step is shortened to this length
     clip_value: float | None = None  # each entry of the gradient is clamped to +- this
     keep_last: bool = False  # the incomplete last batch of an epoch is a step too
+    vector_rate: float = (
+        1.0  # parameters with one dimension (biases) learn at so many times the rate; decay as the rest
+    )
+    lookahead: bool = False  # every fifth step goes back to an average of such steps, see `lookahead.Lookahead`
 
     def __post_init__(self):
         _check_choices(self)
@@ -50,6 +54,8 @@ class Recipe:
             raise ValueError("Recipe needs epochs >= 0, batch_size >= 1, lr >= 0 and weight_decay >= 0")
         if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing <= 1 and self.factor >= 0 and self.lowest >= 0):
             raise ValueError("Recipe needs 0 <= momentum < 1, 0 <= label_smoothing <= 1, factor >= 0 and lowest >= 0")
+        if self.vector_rate <= 0:
+            raise ValueError("Recipe.vector_rate must be above 0: 1 for the rate of all other parameters")
         if any(clip is not None and clip <= 0 for clip in (self.clip_norm, self.clip_value)):
             raise ValueError("Recipe.clip_norm and clip_value must be above 0, or None for no clipping")
         if bool(self.milestones) != (self.schedule == "step-decay"):
@@ -136,9 +142,13 @@ def _check_types(recipe: Recipe) -> None:
 
     for kind, fits, fields in (
         ("a whole number", _whole, "epochs batch_size"),
-        ("a finite number", _real, "lr momentum weight_decay label_smoothing factor lowest"),
+        ("a finite number", _real, "lr momentum weight_decay label_smoothing factor lowest vector_rate"),
         ("a finite number or None", lambda value: value is None or _real(value), "clip_norm clip_value"),
-        ("True or False", lambda value: isinstance(value, bool), "channels_last nesterov per_epoch keep_last"),
+        (
+            "True or False",
+            lambda value: isinstance(value, bool),
+            "channels_last nesterov per_epoch keep_last lookahead",
+        ),
         ("a tuple of epochs, each at least 1", epochs, "milestones"),
     ):
         for field in fields.split():
@@ -147,14 +157,39 @@ def _check_types(recipe: Recipe) -> None:
 
 
 def optimiser_of(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser that `recipe` names, over `parameters`."""
-    parameters, decay = list(parameters), recipe.weight_decay
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=decay)
-    if recipe.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=decay)
+    """The optimiser that `recipe` names, over `parameters`; `set_rate` gives it the rate of a step."""
+    parameters, decay, times = list(parameters), recipe.weight_decay, recipe.vector_rate
+    vectors = [p for p in parameters if p.dim() == 1]
+    if times != 1 and vectors:
+        rest = {"params": [p for p in parameters if p.dim() != 1]}
+        quick = {"params": vectors, "lr": times * recipe.lr, "weight_decay": decay / times, "times": times}
+        parameters = [rest, quick] if rest["params"] else [quick]
+    if recipe.optimiser in ("adamw", "adam"):
+        kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+        made = kind(parameters, lr=recipe.lr, weight_decay=decay, fused=True)
+        made.register_step_pre_hook(_lay_out_alike)
+        return made
+    # not fused: torch 2.14's kernel for SGD crashes on some (emulated) processors, and there is less to save
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(parameters, recipe.lr, recipe.momentum, weight_decay=decay, nesterov=nesterov)
+
+
+def _lay_out_alike(optimiser: torch.optim.Optimizer, *_) -> None:
+    """Gradients and moments laid out in memory as their parameters: a fused step walks through all by address."""
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            if p.grad is not None and p.grad.stride() != p.stride():
+                p.grad = torch.empty_like(p).copy_(p.grad)
+            state = optimiser.state.get(p, {})
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                    state[name] = torch.empty_like(p).copy_(value)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group of parameters the learning rate `rate`, times its own factor where it has one."""
+    for group in optimiser.param_groups:
+        group["lr"] = group.get("times", 1) * rate
 
 
 @torch.no_grad()

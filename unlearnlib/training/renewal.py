@@ -22,6 +22,7 @@ from unlearnlib.training.modes import (
     training_mode,
     without_our_hooks,
 )
+from unlearnlib.training.networks import Whitening
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -204,7 +205,7 @@ def _check_renewed(name: str, module: nn.Module, before: dict[str, Tensor], movi
         whole = f"{name}.{leaf}" if name else leaf
         old = before[whole]
         lost = buffer.is_floating_point() and bool(torch.isnan(buffer).any())
-        same = lost or (torch.equal(buffer, old) and not isinstance(module, BatchNorm))
+        same = lost or (torch.equal(buffer, old) and not isinstance(module, (BatchNorm, Whitening)))
         if same and (whole in moving or (lost and (inner or any(p.requires_grad for p in owned(module))))):
             raise ValueError(f"{whole} is a buffer that training moves and nothing resets: {advice}")
         if lost:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dosing import divergence, log_answers
-from small import examples, same, state
+from small import examples, ingredients, same, state
 from torch import nn
 
 import unlearnlib as ul
@@ -54,7 +54,7 @@ def situation(whole: bool):
 
 def run(method: str, *parts: Part, rate: float = RATE, **settings) -> nn.Module:
     model, split, record = situation(method in WHOLE_CLASSES)
-    own = {"record": record} if method == "amnesiac" else {"k": 1} if takes(method, "k") else {}
+    own = {"record": record} if method == "amnesiac" else {"k": 1} if takes(method, "k") else ingredients(method, split)
     settings = {"epochs": 1, "batch_size": 12, "lr": rate, "weight_decay": 0.05, **own, **settings}
     return ul.unlearn(method, model, split, seed=0, parts=parts, **settings).model
 

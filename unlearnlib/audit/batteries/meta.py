@@ -33,6 +33,7 @@ from unlearnlib.audit.statistics.intervals import t_interval
 BUDGETS = (0, 1, 16, 64)
 REFERENCES = {16: 8, 64: 48}  # of audits with siblings
 TRANSFORMED = ("8 bits", "4 bits", "half pruned", "temperature 2")
+WORTH = 0.01  # gain in power below which no second audit is recommended
 NAN = float("nan")
 
 
@@ -160,20 +161,28 @@ def recommended(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
     for budget in sorted(rows["extra"].unique()):
         some = power[power.index.get_level_values("extra") <= budget]
         first = some.mean(axis=1).idxmax()
-        second = some.clip(lower=some.loc[first], axis=1).mean(axis=1).drop(first).idxmax()
+        gains = some.clip(lower=some.loc[first], axis=1).mean(axis=1).drop(first) - some.loc[first].mean()
+        second = gains.idxmax() if gains.max() >= WORTH else None
         of_first = reported_on[(reported_on["audit"] == first[0]) & (reported_on["extra"] == first[1])]
+        count = len(of_first) / of_first.groupby(["world", "case"]).ngroups
         worlds = [_mean_power(w, level) for _, w in of_first.groupby("world")]
-        held = reported[reported["measure"].isin(["power", "level"])].set_index(["audit", "extra", "case"])["value"]
-        both = pd.concat([held[first], held[second]], axis=1).max(axis=1).drop("retrained")
+        held = reported[reported["measure"].isin(["power", "level"])]
+        held = held.set_index(["audit", "extra", "case"])["value"].sort_index()
+        both = pd.concat([held[i] for i in (first, second) if i], axis=1).max(axis=1).drop("retrained")
         result.append(
             {
                 "budget": int(budget),
                 "audit": first[0],
                 "extra": int(first[1]),
-                **{k: v for k, v in zip(("power", "low", "high"), t_interval(worlds, bounds=(0, 1)).ends, strict=True)},
+                **{
+                    k: v
+                    for k, v in zip(
+                        ("power", "low", "high"), t_interval(worlds, bounds=(0, 1), count=count).ends, strict=True
+                    )
+                },
                 "level": held[(*first, "retrained")],
-                "beside": second[0],
-                "beside_extra": int(second[1]),
+                "beside": second[0] if second else "",
+                "beside_extra": int(second[1]) if second else 0,
                 "missed": ", ".join(both.index[both < 0.5]),
             }
         )

@@ -46,8 +46,8 @@ class Verdict:
     """`label` is the first of `labels`; `mde` the smallest effect above the null that 80% of such audits would see.
 
     It is infinite where no attack is valid. `audit` names the headline: the strongest audit that was run and is valid,
-    with the number of its models; "" where none was, or where the caller did not say. `stronger` are those that were not
-    run, with what they take.
+    with the number of its models; "" where none was, or where the caller did not say. `stronger` are those that were
+    not run, with what they take.
     """
 
     label: str

@@ -18,6 +18,8 @@ __getattr__, __dir__, __all__ = _faces.face(
         "privacy": "clipping exposure groups noise_against_steps noise_clouds privacy_accuracy privacy_definition "
         "sandwich spending",
         "faces": "collapse_traces entanglement",
+        "repairs": "pruned_gaps repaired transfer",
+        "attribution": "klom_over_cost margin_changes margin_paths score_over_models",
         "scoreboards": "distance_over_cost duels",
     },
 )

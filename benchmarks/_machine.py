@@ -1,0 +1,37 @@
+"""What a benchmark runs on: the environment of its process, and what is said of the machine beside the numbers."""
+
+import os
+import platform
+import re
+from pathlib import Path
+
+# glibc otherwise returns the memory of every step to the system and faults it in again.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def machine() -> dict[str, str]:
+    """What ratios depend on: processor, its matrix instructions, cores, versions."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*: (.+)$", info, re.MULTILINE)
+    flags = set((re.search(r"^flags\s*: (.+)$", info, re.MULTILINE) or [""])[0].split())
+    import numpy
+    import torch
+
+    return {
+        "processor": model[1] if model else platform.processor() or platform.machine(),
+        "instructions": ", ".join(flag for flag in FLAGS if flag in flags) or "unknown",
+        "cores": str(os.cpu_count()),
+        "threads": "1",
+        "python": platform.python_version(),
+        "torch": torch.__version__.partition("+")[0],
+        "numpy": numpy.__version__,
+    }
