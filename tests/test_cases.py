@@ -41,13 +41,16 @@ def quick(name: str) -> dict:
     return QUICK.get(name) or {k: v for k, v in known.items() if hasattr(config, k)}
 
 
+PARTICULAR = ("ct", "cfw", "msg")  # they change convolutions or inner layers, and say so where there are none
+
+
 @contextlib.contextmanager
-def expected(case: Case):
+def expected(case: Case, particular: bool = False):
     """Fails where a case that all must take is refused, or one that all must refuse is taken."""
     try:
         yield
     except Exception as error:
-        assert case.takes != "all", f"refused: {error}"
+        assert case.takes != "all" or particular and "this network has none" in str(error), f"refused: {error}"
         refused(error)
     else:
         assert case.takes != "none", "taken, although its answers are no logits"
@@ -64,7 +67,7 @@ def test_methods(name, case):
             assert case.takes != "all", f"refused: {error}"
             return refused(error)
     before, modes, rng = state(model), [m.training for m in model.modules()], torch.get_rng_state()
-    with expected(case):
+    with expected(case, name in PARTICULAR):
         done = ul.unlearn(name, model, parts, seed=0, **options, **ingredients(name, parts))
         after = state(done.model)
         assert after.keys() == before.keys() and {k: v.dtype for k, v in after.items()} == {
