@@ -2,14 +2,15 @@
 
 Each run trains and unlearns as its chapter does, with fewer passes and one seed, in pinned mode, in a process of its
 own. An operation's time is its own, without that of the operations it calls, and its share is of the whole run, so that
-the shares leave room for Python between operations. Being watched costs every operation some microseconds, so small ones
-look somewhat more expensive than they are. Not a part of `python benchmarks`, since it has no peer:
+the shares leave room for Python between operations. Being watched costs every operation some microseconds, so small
+ones look somewhat more expensive than they are. Not a part of `python benchmarks`, since it has no peer:
 
     python benchmarks/operations.py            write book/benchmarks/operations.json
 """
 
 import json
 import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
@@ -47,12 +48,12 @@ def chapter_03():
     from unlearnlib.training import Recipe
 
     ds = data.load("digits")
-    recipe = Recipe(epochs=20, batch_size=16, optimiser="adamw", lr=2e-3, schedule="constant")
+    recipe = Recipe(epochs=5, batch_size=16, optimiser="adamw", lr=2e-3, schedule="constant")
 
     def work() -> None:
         learner = Sisa(lambda s: models.build("mlp", ds, seed=s), recipe, shards=5, slices=4, seed=0).fit(ds.train)
         learner.forget([7])
-        ClassModules(seed=0).fit(ds.train)
+        ClassModules(seed=0, steps=100).fit(ds.train)
 
     return work
 
@@ -83,7 +84,7 @@ def profiled(chapter: str, out) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     work = globals()[f"chapter_{chapter}"]()
-    with profile(activities=[ProfilerActivity.CPU]) as watched:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as watched:
         started = time.perf_counter()
         work()
         seconds = time.perf_counter() - started
@@ -121,7 +122,9 @@ def summed(runs: dict[str, tuple[float, dict]]) -> dict:
 
 def main() -> None:
     found = summed({chapter: measured(chapter) for chapter in CHAPTERS})
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    partial = RESULTS.with_name(f".{RESULTS.name}.partial")
+    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, RESULTS)
     for operation in found["operations"]:
         print(f"{operation['operation']:40s} {operation['share']:6.1%}")
 

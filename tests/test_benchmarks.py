@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,19 @@ def test_a_script_runs_in_a_process_of_its_own_with_one_thread(bench, tmp_path, 
     assert bench.measured("tiny", 5) == [{"script": "tiny", "name": "1", "ratio": 5, "low": 1, "high": 1, "goal": 1}]
     with pytest.raises(RuntimeError, match="tiny: ArithmeticError: nine"):
         bench.measured("tiny", 9)
+
+
+def test_the_profile_weighs_chapters_equally_and_stands_apart(bench, monkeypatch):
+    assert "operations" not in bench.names() and "peers" in bench.names()
+    monkeypatch.setattr("sys.path", list(sys.path))  # the script puts the repository first
+    spec = importlib.util.spec_from_file_location("bench_operations", FOLDER / "operations.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    found = script.summed({"01": (10.0, {"a": (5.0, 3), "b": (1.0, 1)}), "03": (1.0, {"a": (0.1, 2)})})
+    assert found["between"] == pytest.approx(1 - (0.6 + 0.1) / 2) and found["chapters"] == ["01", "03"]
+    a, b = found["operations"]
+    assert a == {"operation": "a", "share": pytest.approx(0.3), "calls": 5, "01": 0.5, "03": 0.1}
+    assert b == {"operation": "b", "share": pytest.approx(0.05), "calls": 1, "01": 0.1, "03": 0.0}
 
 
 def test_the_rows_of_an_accelerator_are_made_where_one_is(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,6 +77,21 @@ def test_growth_is_the_slope_of_logarithms_where_the_work_is_long_enough():
     a = ["a", "pictures, 1,000 to 8,000", "0.0316 s, 7 MB", "0.716 s, 7 MB", "1.50"]
     assert found[0] == a
     assert [line[4] for line in found[1:]] == ["", "0.00"]  # too short to say; and the short point is left out
+
+
+def test_an_operation_stands_with_its_shares_and_what_was_done_about_it():
+    found = [{"operation": "aten::mm", "share": 0.2, "01": 0.3, "03": 0.1}]
+    found.append({"operation": "aten::new", "share": 0.0149, "01": 0.0298, "03": 0.0})
+    text = measured.operations({"between": 0.4312, "chapters": ["01", "03"], "operations": found})
+    first, second = cells(text)[2:]
+    assert "in Python: 43 %" in text
+    assert first[:4] == ["`aten::mm`", "20.0 %", "30.0 %", "10.0 %"] and "OpenBLAS" in first[4]
+    assert second == ["`aten::new`", "1.5 %", "3.0 %", "0.0 %", "Nothing."]
+
+
+def test_every_operation_of_the_committed_profile_has_its_text():
+    path = Path(__file__).resolve().parents[2] / measured.FOLDER / "operations.json"
+    assert {row["operation"] for row in json.loads(path.read_text())["operations"]} <= set(measured._DONE)
 
 
 def test_tables_come_from_the_files_of_the_folder_and_say_so_where_there_are_none(tmp_path):
