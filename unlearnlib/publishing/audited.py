@@ -86,7 +86,7 @@ def missed(matrix: pd.DataFrame) -> str:
 
 
 def advice(told: Mapping) -> str:
-    """One line a budget: what to run, what beside it, and what both miss."""
+    """One line a budget: what to run, what beside it, what both miss, and what it takes for residual."""
     lines = []
     for line in told["recommended"]:
         beside = f"; beside it {line['beside']} ({line['beside_extra']})" if line["beside"] else ""
@@ -97,7 +97,15 @@ def advice(told: Mapping) -> str:
                 estimate(line["power"], line["low"], line["high"]),
                 f"{line['level']:.2f}",
                 line["missed"] or "nothing of what was planted",
+                line["false_alarms"] or "none",
             ]
         )
-    head = ["If you can train", "run (with so many extra models)", "power of the first", "its level", "both miss"]
+    head = [
+        "If you can train",
+        "run (with so many extra models)",
+        "power of the first",
+        "its level",
+        "both miss",
+        "it also rejects, retrained and then",
+    ]
     return grid_table(head, lines) + "\n"

@@ -147,10 +147,11 @@ def recommended(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
 
     Audits whose level on retrained models is proved to be above `level` (its interval lies above it) are left out. Of
     the others, the first has the highest mean power over all cases with a residual of networks (before any
-    transformation); the second adds most where the larger power of the two counts, if that is WORTH it. Both are *chosen* on worlds of even
-    number and *reported* on those of odd number, since the best of many on the same worlds looks better than it is.
-    Columns: budget, audit, extra, power, low, high, level, beside, beside_extra, missed (cases found less than half of
-    the time by both). Raises ValueError for fewer than four worlds.
+    transformation); the second adds most where the larger power of the two counts, if that is WORTH it. Both are
+    *chosen* on worlds of even number and *reported* on those of odd number, since the best of many on the same worlds
+    looks better than it is. Columns: budget, audit, extra, power, low, high, level, beside, beside_extra, missed (cases
+    that both find less than half of the time) and false_alarms (transformed null cases that the first rejects more than
+    a fifth of the time). Raises ValueError for fewer than four worlds.
     """
     networks = rows[~rows["case"].str.startswith("phantom")]
     if networks["world"].nunique() < 4:
@@ -173,6 +174,8 @@ def recommended(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
         of_first = reported_on[(reported_on["audit"] == first[0]) & (reported_on["extra"] == first[1])]
         count = 1.0 if of_first["grouped"].iloc[0] else len(of_first) / of_first.groupby(["world", "case"]).ngroups
         worlds = [_mean_power(w, level) for _, w in of_first.groupby("world")]
+        loud = reported[(reported["measure"] == "false alarms") & (reported["value"] > 0.2)]
+        loud = loud[(loud["audit"] == first[0]) & (loud["extra"] == first[1])]["case"].str.removeprefix("retrained, ")
         held = reported[reported["measure"].isin(["power", "level"])]
         held = held.set_index(["audit", "extra", "case"])["value"].sort_index()
         both = pd.concat([held[i] for i in (first, second) if i], axis=1).max(axis=1).drop("retrained")
@@ -191,6 +194,7 @@ def recommended(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
                 "beside": second[0] if second else "",
                 "beside_extra": int(second[1]) if second else 0,
                 "missed": ", ".join(both.index[both < 0.5]),
+                "false_alarms": ", ".join(loud),
             }
         )
     return pd.DataFrame(result)
