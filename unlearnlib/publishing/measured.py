@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnlib.audit.verdicts.scoreboard import scoreboard
+from unlearnlib.publishing import audited
 from unlearnlib.publishing.markup import grid_table, plain
 from unlearnlib.publishing.tables import estimate
 from unlearnlib.studies.runs import summary
@@ -31,7 +32,9 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
     performance = folder / PERFORMANCE.name
     grown = folder / "growth.json"
     records = {path: pd.read_csv(path) for path in sorted(folder.glob("01-*.csv"))}
-    return {
+    matrix, told = folder / "audits.csv", folder / "audits.json"
+    audits = audited.texts(pd.read_csv(matrix), json.loads(told.read_text())) if told.exists() else {}
+    return audits | {
         "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else _NOTHING,
         "growth-table.md": growth(json.loads(grown.read_text())) if grown.exists() else _NOTHING,
         "laboratory-table.md": laboratory(list(records.values())),
