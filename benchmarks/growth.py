@@ -162,6 +162,7 @@ def drawn(found: list[dict]) -> None:
     import pandas as pd
 
     from unlearnlib.publishing import figures
+    from unlearnlib.publishing.figures import appearance
 
     figures.style()
     mpl.rcParams["svg.fonttype"] = "path"
@@ -176,7 +177,7 @@ def drawn(found: list[dict]) -> None:
             yscale="log",
             xlabel={"share": "share to be forgotten", "parameters": "weights"}.get(over, over),
         )
-        figures.ticks(axes, SIZES[over])
+        appearance.ticks(axes, SIZES[over])
         axes.set_ylabel("CPU seconds")
     lines = {line.get_label(): line for axes in panels for line in axes.lines}
     sheet.legend(lines.values(), lines, loc="outside lower center", ncols=2)
