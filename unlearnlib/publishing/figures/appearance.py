@@ -30,7 +30,7 @@ _FAMILIES = {
     "importance": ("#a87b4f", "fisher_forgetting ssd lfssd jit unsir assd"),
     "features": ("#e62ecf", "dlfd dlfd_as_released"),
     "competition": ("#a92204", "fcs msg cfw prmq ct kde rni"),
-    "since 2024": ("#573d71", "amun lotus negmerge task_vector uam munba mu_mis"),
+    "since 2024": ("#573d71", "amun lotus negmerge task_vector uam munba mu_mis rum"),
     "without data": ("#320104", "gkt recall inversion noise"),
     "attribution": ("#1097f9", "datamodel_matching oracle_matching"),
     "exact": ("#203a40", ("SISA", "class modules", "forest", "naive Bayes", "class means", "nearest neighbours")),
