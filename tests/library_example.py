@@ -61,7 +61,10 @@ def main() -> None:
     quick = {"epochs": 1}
     for family, row in table.drop_duplicates("family").set_index("family").iterrows():
         options = quick if "epochs=" in row["defaults"] and family != "exact" else {}
-        done = ul.unlearn(row["name"], model, split, seed=0, **options)
+        if row["name"] == "datamodel_matching":  # it takes the fit of hundreds of models
+            continue
+        asked = data.split(space["ds"], forget="class:0", seed=0) if family == "zero-shot" else split
+        done = ul.unlearn(row["name"], model, asked, seed=0, **options)
         print(f"{family}: {row['name']}, {done.cost.gradient_evaluations} gradients")
     recipe = training.Recipe(epochs=1)
     sisa = Sisa(lambda seed: ul.models.build("mlp", space["ds"], seed=seed), recipe)

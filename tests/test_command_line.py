@@ -133,7 +133,7 @@ def test_options_are_still_options():
         (["run", "notebooks/01-what-is-forgetting.ipynb", "--in-place", "--jobs", "0"], "workers must be at least 1"),
         (["run", "x" * 10**5, "-o", "runs"], "(100"),
         (["check", "\udc80.ipynb"], "no such notebook"),
-        (["methods", "--family", "curvatur"], "no method has family 'curvatur': there are curvature; "),
+        (["methods", "--family", "curvatur"], "no method has family 'curvatur': there are attribution; curvature; "),
         (["methods", "--format", "xml"], "invalid choice: 'xml'"),
     ],
 )

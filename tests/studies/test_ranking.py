@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearnlib import studies
+from unlearnlib import audit, studies
 from unlearnlib.seeding import numpy_generator
 
 METHODS = ("original", "retrain, other seed", "finetune", "scrub", "salun", "bad")
@@ -17,13 +17,21 @@ def rows(leak: dict[str, float], seeds: int, noise: float = 0.01, seed: int = 0,
     for method, size in leak.items():
         for s in range(seeds):
             own = size + noise * rng.normal()
-            for audit, statistic, subset, value, target in (
-                ("U-LiRA", "AUC", "forget", 0.5 + own, np.nan),
-                ("KLoM (gaussian)", "mean", "forget", 1 + 10 * (size + noise * rng.normal()), np.nan),
-                ("loss rank", "AUC", "forget", 0.5 + size / 2 + 1e-4 * rng.normal(), 0.5),
-                ("accuracy", "TA", "test", 0.9 - (method == "bad") * 0.2 + 1e-3 * rng.normal(), 0.9),
+            for name, game, statistic, subset, value, target in (
+                ("U-LiRA", "A", "AUC", "forget", 1.0, 0.5),  # the other game, which does not rank
+                ("U-LiRA", "B", "AUC", "forget", 0.5 + own, np.nan),
+                ("KLoM (gaussian)", "A", "mean", "forget", 1 + 10 * (size + noise * rng.normal()), np.nan),
+                ("loss rank", "B", "AUC", "forget", 0.5 + size / 2 + 1e-4 * rng.normal(), 0.5),
+                ("accuracy", "util", "TA", "test", 0.9 - (method == "bad") * 0.2 + 1e-3 * rng.normal(), 0.9),
             ):
-                line = {"method": method, "audit": audit, "statistic": statistic, "subset": subset, "value": value}
+                line = {
+                    "method": method,
+                    "audit": name,
+                    "game": game,
+                    "statistic": statistic,
+                    "subset": subset,
+                    "value": value,
+                }
                 line |= {"retrain_value": target, "gap": value - target, "seed_train": s, "valid_flag": True}
                 found.append({**line, "cost_frac_retrain": (cost or {}).get(method, 0.1)})
     return pd.DataFrame(found)
@@ -97,3 +105,19 @@ def test_a_method_without_a_ranking_audit_is_last_and_unranked():
 def test_errors_at_the_door(change, says):
     with pytest.raises(ValueError, match=says):
         studies.leaderboard(change(rows(PLANTED, 3)))
+
+
+def test_it_ranks_what_the_audits_write():
+    """Phantoms after 0, 5 and 60 steps of unlearning, each with U-LiRA and KLoM of its own in three seeds."""
+    ghost, found = audit.Phantom(), []
+    for steps, name in ((0, "original"), (5, "some"), (60, "all")):
+        for s in range(3):
+            matrix, tags = audit.state_matrix(18, 90, seed=s), {"method": name, "seed_train": s}
+            margins, retrained = ghost.margins(matrix.state, k=steps, seed=s)
+            found.append(audit.shadow_audit(margins, matrix, retrained=retrained, tags=tags))
+            seeds = {"seed": s, "stream": f"{name} {s}"}
+            unlearned = ghost.weights("unlearned", (16, 60), k=steps, **seeds)
+            found.append(audit.ensemble_audit(unlearned, ghost.weights("retrained", (32, 60), **seeds), tags=tags))
+    board = studies.leaderboard(pd.concat(found).assign(cost_frac_retrain=0.1))
+    assert list(board.table["method"]) == ["all", "some", "original"] and board.seeds == (0, 1, 2)
+    assert {"U-LiRA", "KLoM (gaussian)"} <= set(board.table.columns)

@@ -102,7 +102,7 @@ def cfw(model, split, config: Cfw, run) -> Program:
     batches, steps = passes(split.retain_index, split.train.labels, config, run.generator("order"))
     batches = weighed(batches, balanced(split.train.labels[split.retain_index]), config.as_released)
     if config.epochs < 2:  # then there is no epoch before the last
-        return Program(model, batches, config.recipe(), steps, config.parts)
+        return Program(model, batches, config.recipe(), steps)
     before_last = steps // config.epochs * (config.epochs - 1) - 1
-    parts = (Again(layers, config.last_sigma, before_last, rng), *config.parts)
+    parts = (Again(layers, config.last_sigma, before_last, rng),)
     return Program(model, batches, config.recipe(), steps, parts)

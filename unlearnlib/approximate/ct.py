@@ -50,4 +50,4 @@ def ct(model, split, config: Ct, run) -> Program:
         with torch.no_grad():
             layer.weight.copy_(layer.weight.transpose(2, 3).clone())
     batches, steps = passes(split.retain_index, split.train.labels, config, run.generator("order"))
-    return Program(model, batches, config.recipe(), steps, config.parts)
+    return Program(model, batches, config.recipe(), steps)

@@ -126,4 +126,4 @@ def msg(model, split, config: Msg, run) -> Program:
     gaps = disagreement(model, split, names, config, run)
     factors = redrawn(model, gaps, config.share, config.kept, run.generator("drawn"))
     batches, steps = passes(split.retain_index, split.train.labels, config, run.generator("order"))
-    return Program(model, batches, config.recipe(), steps, (Damped(factors), *config.parts))
+    return Program(model, batches, config.recipe(), steps, (Damped(factors),))

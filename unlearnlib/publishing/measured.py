@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnlib.audit.verdicts.scoreboard import scoreboard
+from unlearnlib.publishing import audited
 from unlearnlib.publishing.markup import grid_table, plain
 from unlearnlib.publishing.tables import estimate
 from unlearnlib.studies.runs import summary
@@ -19,7 +20,9 @@ FOLDER = Path("book/benchmarks")
 PERFORMANCE = FOLDER / "performance.json"
 _PRODUCTS = "In pinned mode numpy's OpenBLAS computes it, 2.1 to 2.65 times as fast on large products as before."
 _MODULES = "Left: class modules step with torch's plain Adam. What is trained by a recipe takes fused steps."
-_BYTES = "Left: pictures are kept as bytes, and each batch becomes numbers between 0 and 1 when it is read."
+_BYTES = (
+    "Left: among others, pictures are kept as bytes, and each batch becomes numbers between 0 and 1 when it is read."
+)
 _DONE = {  # operation of the profiler -> what was done about it
     "aten::mm": _PRODUCTS,
     "aten::addmm": _PRODUCTS,
@@ -27,7 +30,7 @@ _DONE = {  # operation of the profiler -> what was done about it
     "Optimizer.step#Adam.step": _MODULES,
     "aten::sqrt": _MODULES,
     "Optimizer.step#SGD.step": "Left: torch's fused step of SGD crashes on emulated processors.",
-    "aten::add": "Left: mostly weight decay and momentum of SGD, which is not fused.",
+    "aten::add": "Left: among others weight decay and momentum of SGD, which is not fused.",
     "aten::copy_": _BYTES,
     "aten::_to_copy": _BYTES,
     "aten::div": _BYTES,
@@ -46,7 +49,9 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
     performance = folder / PERFORMANCE.name
     grown, profile = folder / "growth.json", folder / "operations.json"
     records = {path: pd.read_csv(path) for path in sorted(folder.glob("01-*.csv"))}
-    return {
+    matrix, told = folder / "audits.csv", folder / "audits.json"
+    audits = audited.texts(pd.read_csv(matrix), json.loads(told.read_text())) if told.exists() else {}
+    return audits | {
         "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else _NOTHING,
         "operations-table.md": operations(json.loads(profile.read_text())) if profile.exists() else _NOTHING,
         "growth-table.md": growth(json.loads(grown.read_text())) if grown.exists() else _NOTHING,

@@ -38,13 +38,13 @@ from unlearnlib.audit.statistics.intervals import t_interval
 from unlearnlib.seeding import numpy_generator
 from unlearnlib.studies.settings import ORIGINAL, RETRAIN
 
-# ranking audits: what `audit` says, and the statistics that serve, best first
-RANKING = {"lira": ("AUC",), "klom": ("mean",)}
+# ranking audits: what `audit` says -> statistic and game
+RANKING = {"lira": ("AUC", "B"), "klom": ("mean", "A")}
 RESAMPLED = 8  # seeds from which they are resampled
 RESAMPLES = 2000
 EQUAL_COST = 1.5
 NEEDED = (
-    *("method", "audit", "subset", "statistic", "value", "retrain_value", "gap"),
+    *("method", "audit", "game", "subset", "statistic", "value", "retrain_value", "gap"),
     *("seed_train", "valid_flag", "cost_frac_retrain"),
 )
 SETTING = ("dataset", "arch", "forget_kind")  # a board is of one of each
@@ -104,9 +104,10 @@ def leaderboard(rows: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> Le
 
 
 def _distances(rows: pd.DataFrame, kind: str) -> "pd.DataFrame | None":
-    """Distance to a perfect method, [methods, seeds], by the first statistic of RANKING that is there."""
+    """Distance to a perfect method, [methods, seeds], by the statistic and game of RANKING; None without rows."""
+    statistic, game = RANKING[kind]
     mine = rows["audit"].str.lower().str.replace("-", "").str.contains(kind) & (rows["subset"] == "forget")
-    found = rows[mine & rows["statistic"].isin(RANKING[kind])]
+    found = rows[mine & (rows["statistic"] == statistic) & (rows["game"] == game)]
     if found.empty:
         return None
     names = found.groupby("audit", sort=False)["method"].nunique()

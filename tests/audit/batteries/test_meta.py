@@ -55,7 +55,7 @@ def test_a_planted_audit_that_always_rejects_or_never_does_is_seen(phantoms):
     matrix = audit.meta_matrix(audit.meta_evaluation(phantoms, budgets=(16,), panel=(loud, deaf)))
     loud, deaf = (matrix[matrix["audit"] == name].set_index("measure") for name in ("loud", "deaf"))
     assert loud.loc["level", "value"] == 1 and loud.loc["level", "low"] > 0.05
-    assert (deaf.loc["power", "value"] == 0).all() and deaf.loc["level", "high"] < 0.2
+    assert (deaf.loc["power", "value"] == 0).all() and deaf.loc["level", "value"] == 0
 
 
 def test_the_prediction_keeps_its_level():
@@ -67,12 +67,13 @@ def test_the_canary_rank_needs_no_other_model(small):
     """A model that ranks each planted label first among the wrong ones is seen, one that ranks as it likes is not."""
     canary, chosen = next(i for i in PANEL if i.name == "canary rank"), np.flatnonzero(small.canaries)
     logits = numpy_generator(0, "ranks").normal(size=small.originals[0].forget.shape)
-    blank = Seen(replace(small.originals[0], forget=logits), small)
     told = logits.copy()
     told[chosen, small.labels["forget"][chosen]] = 9
     told[np.arange(len(told)), small.true_labels] = 10  # the right answer is still the first
     assert canary.alone(Seen(replace(small.originals[0], forget=told), small), ())[1] < 1e-3
-    assert canary.alone(blank, ())[1] > 0.05
+    draws = numpy_generator(1, "ranks").normal(size=(100, *logits.shape))
+    blank = [canary.alone(Seen(replace(small.originals[0], forget=z), small), ())[1] for z in draws]
+    assert np.mean(np.array(blank) <= 0.05) <= 0.12  # 5 % and three standard errors
 
 
 def test_networks_of_known_residual(small):
@@ -81,10 +82,10 @@ def test_networks_of_known_residual(small):
     assert small.trained == 16 + 4 * (2 + 1 + 1 + 4 + 1)
     for name in ("LiRA", "output distance", "U-LiRA"):
         assert share(matrix, name, "identity") == 1
-    assert share(matrix, "LiRA", "refusal") == 1 and share(matrix, "forget accuracy", "refusal") == 0
+    assert share(matrix, "two-sided margin", "refusal") == 1 and share(matrix, "LiRA", "refusal") == 0
     assert share(matrix, "alignment with the original", "distilled head") == 1  # the encoder is untouched
     order = matrix[(matrix["measure"] == "order") & (matrix["audit"] == "LiRA")]
-    assert order["value"].iloc[0] > 0.8
+    assert order["value"].iloc[0] > 0.5
     assert set(matrix["measure"]) == {"level", "power", "order", "false alarms", "kept power", "relearnt", "seconds"}
 
 
@@ -106,20 +107,27 @@ def test_transformations_do_what_they_say_and_leave_the_model_alone(small):
 
 
 def test_recommendation_leaves_out_an_audit_that_cries_wolf(phantoms):
-    def rows(name, level, power, seed):
+    def rows(name, level, power, mask, seed):
         rng = numpy_generator(seed, name)
         found = []
         for w in range(6):
-            for case, null, p in (("retrained", True, level), ("identity", False, power), ("mask", False, power / 4)):
+            for case, null, p in (("retrained", True, level), ("identity", False, power), ("mask", False, mask)):
                 for p_value in np.where(rng.random(40) < p, 0.01, 0.5):
-                    line = {"world": w, "audit": name, "extra": 0, "case": case, "residual": float(not null)}
+                    line = {
+                        "world": w,
+                        "audit": name,
+                        "extra": 0,
+                        "grouped": False,
+                        "case": case,
+                        "residual": float(not null),
+                    }
                     found.append({**line, "family": "x", "null": null, "statistic": 0.0, "p": p_value, "seconds": 1.0})
         return pd.DataFrame(found)
 
-    told = audit.recommended(
-        pd.concat([rows("wolf", 0.6, 1.0, 0), rows("good", 0.04, 0.9, 1), rows("weak", 0.04, 0.5, 2)])
-    )
+    wolf, good, weak = rows("wolf", 0.6, 1.0, 1.0, 0), rows("good", 0.04, 0.9, 0.2, 1), rows("weak", 0.04, 0.5, 0.4, 2)
+    told = audit.recommended(pd.concat([wolf, good, weak]))
     assert told.loc[0, "audit"] == "good" and told.loc[0, "beside"] == "weak" and told.loc[0, "missed"] == "mask"
+    assert audit.recommended(pd.concat([wolf, good])).loc[0, "beside"] == ""
     assert told.loc[0, "low"] < told.loc[0, "power"] < told.loc[0, "high"]
 
 

@@ -16,7 +16,8 @@ worlds with Student's interval (logit scale for shares).
 
 An extra model is one that the auditor trains or unlearns beside the candidate. References serve all candidates: 64 are
 one pool, 16 are one of its four quarters. U-LiRA and KLoM spend half of 16, or 48 of 64, on retrained references and
-the others on siblings of the candidate.
+the others on siblings of the candidate. KLoM speaks of the whole group, so that all candidates of a case and world are
+nearly one test; where all worlds agree, the audits with siblings are counted as one test a world.
 """
 
 import time
@@ -76,7 +77,13 @@ def _evaluated(one: Instrument, extra: int, cases: list[tuple[Case, list[Seen]]]
             if g not in nulls:
                 nulls[g] = one.null(groups[g])
             statistic, p = one.found(candidate, groups[g], siblings, nulls[g])
-            known = {"case": case.name, "family": case.family, "residual": case.residual, "null": case.null}
+            known = {
+                "grouped": one.grouped is not None,
+                "case": case.name,
+                "family": case.family,
+                "residual": case.residual,
+                "null": case.null,
+            }
             rows.append(
                 {"audit": one.name, "extra": extra, **known, "statistic": statistic, "p": p, "seconds": seconds}
             )
@@ -97,7 +104,7 @@ def meta_matrix(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
     `case` is empty for the order; the measure "seconds" is the mean over worlds. Raises ValueError for rows without
     the columns of `meta_evaluation` and for a level outside (0, 1).
     """
-    needed = ("world", "audit", "extra", "case", "family", "residual", "null", "statistic", "p", "seconds")
+    needed = ("world", "audit", "extra", "grouped", "case", "family", "residual", "null", "statistic", "p", "seconds")
     if missing := [c for c in needed if c not in rows]:
         raise ValueError(f"rows lack {', '.join(missing)}: make them with audit.meta_evaluation")
     if not 0 < level < 1:
@@ -107,7 +114,7 @@ def meta_matrix(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
         line = {"audit": audit, "extra": int(extra)}
         for case, some in part.groupby("case", sort=False):
             shares = (some["p"] <= level).groupby(some["world"]).mean()
-            count = len(some) / len(shares)
+            count = 1.0 if some["grouped"].iloc[0] else len(some) / len(shares)
             found.append({**line, "measure": _measure(some.iloc[0]), "case": case, **_mean(shares, (0, 1), count)})
         dosed = part[part["family"].isin(["null", "dose"])]
         if len(dosed):
@@ -140,10 +147,11 @@ def recommended(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
 
     Audits whose level on retrained models is proved to be above `level` (its interval lies above it) are left out. Of
     the others, the first has the highest mean power over all cases with a residual of networks (before any
-    transformation); the second adds most where the larger power of the two counts. Both are *chosen* on worlds of even
-    number and *reported* on those of odd number, since the best of many on the same worlds looks better than it is.
-    Columns: budget, audit, extra, power, low, high, level, beside, beside_extra, missed (cases found less than half of
-    the time by both). Raises ValueError for fewer than four worlds.
+    transformation); the second adds most where the larger power of the two counts, if that is WORTH it. Both are
+    *chosen* on worlds of even number and *reported* on those of odd number, since the best of many on the same worlds
+    looks better than it is. Columns: budget, audit, extra, power, low, high, level, beside, beside_extra, missed (cases
+    that both find less than half of the time) and false_alarms (transformed null cases that the first rejects more than
+    a fifth of the time). Raises ValueError for fewer than four worlds.
     """
     networks = rows[~rows["case"].str.startswith("phantom")]
     if networks["world"].nunique() < 4:
@@ -164,8 +172,10 @@ def recommended(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
         gains = some.clip(lower=some.loc[first], axis=1).mean(axis=1).drop(first) - some.loc[first].mean()
         second = gains.idxmax() if gains.max() >= WORTH else None
         of_first = reported_on[(reported_on["audit"] == first[0]) & (reported_on["extra"] == first[1])]
-        count = len(of_first) / of_first.groupby(["world", "case"]).ngroups
+        count = 1.0 if of_first["grouped"].iloc[0] else len(of_first) / of_first.groupby(["world", "case"]).ngroups
         worlds = [_mean_power(w, level) for _, w in of_first.groupby("world")]
+        loud = reported[(reported["measure"] == "false alarms") & (reported["value"] > 0.2)]
+        loud = loud[(loud["audit"] == first[0]) & (loud["extra"] == first[1])]["case"].str.removeprefix("retrained, ")
         held = reported[reported["measure"].isin(["power", "level"])]
         held = held.set_index(["audit", "extra", "case"])["value"].sort_index()
         both = pd.concat([held[i] for i in (first, second) if i], axis=1).max(axis=1).drop("retrained")
@@ -184,6 +194,7 @@ def recommended(rows: pd.DataFrame, *, level: float = 0.05) -> pd.DataFrame:
                 "beside": second[0] if second else "",
                 "beside_extra": int(second[1]) if second else 0,
                 "missed": ", ".join(both.index[both < 0.5]),
+                "false_alarms": ", ".join(loud),
             }
         )
     return pd.DataFrame(result)
