@@ -185,6 +185,18 @@ def test_a_tensor_that_was_chosen_before_is_never_shaken(parts):
     assert set(changed(start, named(run("rni", model, parts, sigma=9.0, **options))).values()) == {0}
 
 
+def test_every_tensor_is_shaken_once_but_those_of_the_first_epoch(parts):
+    model = pooled(parts.train.shape[0])
+    options = {"epochs": 40, "rates": (), "layers": 1, "share": 1.0, "lr": 0.0, "batch_size": 64}
+    start = named(models.reinitialised(model, 1, only={"7"}))
+    shaken = named(run("rni", model, parts, sigma=0.5, **options))
+    found = changed(start, shaken)
+    layers, norms = rni.sides(model)
+    assert sum(found[n] == 0 for n in layers) == 1 and not any(found[n] for n in norms)
+    size = torch.cat([(shaken[n] - start[n]).flatten() for n in layers if found[n]]).std()
+    assert size.item() == pytest.approx(0.5, rel=0.25)  # twice would be 0.71
+
+
 def test_a_frozen_stem_stays(parts):
     model = pooled(parts.train.shape[0])
     model[0].requires_grad_(False)

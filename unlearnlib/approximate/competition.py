@@ -6,6 +6,10 @@ numbers there (`kgltop1` to `kgltop7`) are an order of that benchmark and no pla
 place has no code among them. All but FCS and MSG never read the forget set: they damage the network in some way and
 let the retain set repair it. Their values were chosen for that task, residual networks of 18 layers and batches of
 64.
+
+CT is one stream of batches and nothing else, so that its models run stacked. CFW and MSG carry a part (noise between
+epochs, factors of gradients) and run one model at a time; the others have loops of their own: three optimisers (FCS),
+two recipes (KDE), an optimiser for each epoch (RNI), a loss that asks the original about each batch (PRMQ).
 """
 
 from torch import Tensor, nn

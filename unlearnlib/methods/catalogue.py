@@ -52,6 +52,7 @@ HOMES = {
     "ct": "unlearnlib.approximate.ct",
     "kde": "unlearnlib.approximate.kde",
     "rni": "unlearnlib.approximate.rni",
+    "rum": "unlearnlib.approximate.rum",
     "noise": "unlearnlib.approximate.zero_shot.noise",
     "inversion": "unlearnlib.approximate.zero_shot.inversion",
     "recall": "unlearnlib.approximate.zero_shot.recall",
