@@ -25,6 +25,7 @@ _lookup, __dir__, __all__ = _faces.face(
         "approximate": "approximate",
         "dlfd": "dlfd",
         "private": "private",
+        "language": "language",
         "audit": "audit",
         "studies": "studies",
     },

@@ -259,6 +259,18 @@ FIGURES = {
     "sandwich": (lambda: figures.sandwich(AUDIT, cap=15, label="epsilon"), 1, 8, None),
     "collapse_traces": (lambda: figures.collapse_traces(TRACES), 2, 4, 4),
     "entanglement": (lambda: figures.entanglement(TIED, ("kept", "forgotten")), 2, 3, None),
+    "forgetting_paths": (
+        lambda: figures.forgetting_paths(
+            swept(method=["npo", "finetune"], steps=[0, 10, 20]).assign(forget=lambda f: f.steps / 30, retain=0.9),
+            (0.1, 0.2),
+            pd.DataFrame({"forget": [0.1, 0.2], "retain": [0.9, 1.0]}),
+        ),
+        *(1, 4, None),
+    ),
+    "ratio_histograms": (
+        lambda: figures.ratio_histograms({name: np.exp(RNG.normal(size=30)) for name in MODELS[:2]}, [0.5, 1, 1e9]),
+        *(2, 1, None),
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),
@@ -444,3 +456,13 @@ def test_a_design_marks_its_columns():
     figures.design_matrix(np.zeros((4, 6)), names=("a", "b", "c"), marked={2: "game"}, title="t", axes=axes)
     assert [t.get_text() for t in axes.texts] == ["game"] and axes.patches[0].get_x() == 2
     assert len(axes.get_legend().get_texts()) == 3
+
+
+def test_paths_end_where_their_markers_stand_and_extreme_ratios_are_counted():
+    frame = swept(method=["npo"], steps=[0, 10, 20]).assign(forget=lambda f: 1 - f.steps / 40, retain=0.9)
+    axes = figures.forgetting_paths(frame, (0.1, 0.2), pd.DataFrame({"forget": [0.1], "retain": [0.9]})).axes[0]
+    path, end = axes.lines
+    assert path.get_xdata()[-1] == end.get_xdata()[0] == 0.5 and len(path.get_xdata()) == 3
+    (panel,) = figures.ratio_histograms({"npo": [1e9, 1e-9, 1.5, 1.5]}, [1.5]).axes
+    heights = [bar.get_height() for bar in panel.patches[:24]]
+    assert heights[0] == heights[-1] == 0.25 and sum(heights) == 1

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "privacy": "clipping exposure groups noise_against_steps noise_clouds privacy_accuracy privacy_definition "
         "sandwich spending",
         "faces": "collapse_traces entanglement",
+        "language": "forgetting_paths ratio_histograms",
         "scoreboards": "distance_over_cost duels",
     },
 )
