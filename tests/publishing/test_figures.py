@@ -463,6 +463,6 @@ def test_paths_end_where_their_markers_stand_and_extreme_ratios_are_counted():
     axes = figures.forgetting_paths(frame, (0.1, 0.2), pd.DataFrame({"forget": [0.1], "retain": [0.9]})).axes[0]
     path, end = axes.lines
     assert path.get_xdata()[-1] == end.get_xdata()[0] == 0.5 and len(path.get_xdata()) == 3
-    (panel,) = figures.ratio_histograms({"npo": [1e9, 1e-9, 1.5, 1.5]}, [1.5]).axes
+    panel = shown(figures.ratio_histograms({"npo": [1e9, 1e-9, 1.5, 1.5]}, [1.5]))[0]
     heights = [bar.get_height() for bar in panel.patches[:24]]
     assert heights[0] == heights[-1] == 0.25 and sum(heights) == 1

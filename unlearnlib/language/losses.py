@@ -21,7 +21,7 @@ def npo(nll: Tensor, reference: Tensor, beta: float) -> Tensor:
 
 
 def simnpo(nll: Tensor, length: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
-    """The same without a reference, by the mean over the L words: fades where p^(1/L) itself is small."""
+    """Without a reference, by the mean over the L words: fades where p^(1/L) itself is small."""
     return (2 / beta) * F.softplus(gamma - beta * nll / length).mean()
 
 
