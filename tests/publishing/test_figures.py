@@ -296,6 +296,18 @@ FIGURES = {
         *(2, 3, 2),
     ),
     "margin_paths": (lambda: figures.margin_paths({"a": PATHS, "b": PATHS}, {3: 1.0, 8: 2.0}), 2, 4, 1),
+    "forgetting_paths": (
+        lambda: figures.forgetting_paths(
+            swept(method=["npo", "finetune"], steps=[0, 10, 20]).assign(forget=lambda f: f.steps / 30, retain=0.9),
+            (0.1, 0.2),
+            pd.DataFrame({"forget": [0.1, 0.2], "retain": [0.9, 1.0]}),
+        ),
+        *(1, 4, None),
+    ),
+    "ratio_histograms": (
+        lambda: figures.ratio_histograms({name: np.exp(RNG.normal(size=30)) for name in MODELS[:2]}, [0.5, 1, 1e9]),
+        *(2, 1, None),
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),
@@ -495,3 +507,13 @@ def test_paths_of_margins_end_beside_the_stars_of_their_own_example():
     stars = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "*"]
     ends = [line.get_ydata()[-1] for line in axes.lines if line.get_marker() != "*"]
     assert stars == [-1.0, 2.0] and ends == pytest.approx([3 - 10 / 9, 8 - 10 / 9])
+
+
+def test_paths_end_where_their_markers_stand_and_extreme_ratios_are_counted():
+    frame = swept(method=["npo"], steps=[0, 10, 20]).assign(forget=lambda f: 1 - f.steps / 40, retain=0.9)
+    axes = figures.forgetting_paths(frame, (0.1, 0.2), pd.DataFrame({"forget": [0.1], "retain": [0.9]})).axes[0]
+    path, end = axes.lines
+    assert path.get_xdata()[-1] == end.get_xdata()[0] == 0.5 and len(path.get_xdata()) == 3
+    panel = shown(figures.ratio_histograms({"npo": [1e9, 1e-9, 1.5, 1.5]}, [1.5]))[0]
+    heights = [bar.get_height() for bar in panel.patches[:24]]
+    assert heights[0] == heights[-1] == 0.25 and sum(heights) == 1
