@@ -185,6 +185,7 @@ def drawn(found: list[dict]) -> None:
     sheet.savefig(text, format="svg", metadata=nothing)
     opening = f'<svg role="img" aria-label="{ALT}" '
     drawing = re.sub(r"<\?xml.*?<svg ", opening, text.getvalue(), count=1, flags=re.DOTALL)
+    drawing = drawing.replace('xmlns:xlink="http://www.w3.org/1999/xlink" ', "").replace("xlink:href", "href")
     (ROOT / "book/_static/growth.svg").write_text(drawing)
 
 
