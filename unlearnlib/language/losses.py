@@ -7,7 +7,8 @@
 
 The r of DPO is l of a refusal, "nobody knows that", to the same question.
 
-At the original the gradient of NPO is that of ascent; for beta -> 0, NPO - (2/beta) log 2 -> l_ref - l: ascent again.
+At the original the gradient of NPO is that of ascent; for beta -> 0, NPO - (2/beta) log 2 -> -(l - l_ref):
+ascent, again.
 All are means over the batch. The log-likelihood is that of the softmax: logits in its place are no likelihood.
 """
 
