@@ -125,7 +125,13 @@ def test_pages_are_generated_from_what_is_committed_and_rewritten_only_if_they_c
     notebooks.write_text("notebooks/b.partial.ipynb", "half a page")
     Path("book/timings.json").write_text(json.dumps({"notebooks/a.ipynb": 2}))
     written = pages.generate()
-    tables = ["performance-table.md", "growth-table.md", "laboratory-table.md", "recipes-table.md"]
+    tables = [
+        "operations-table.md",
+        "performance-table.md",
+        "growth-table.md",
+        "laboratory-table.md",
+        "recipes-table.md",
+    ]
     assert [p.name for p in written] == ["claims.md", "status.md", "methods.md", *tables]
     assert "never run by the runner" in Path("book/generated/status.md").read_text()
     before = [p.stat().st_mtime_ns for p in written]
