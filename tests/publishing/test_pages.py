@@ -126,8 +126,8 @@ def test_pages_are_generated_from_what_is_committed_and_rewritten_only_if_they_c
     Path("book/timings.json").write_text(json.dumps({"notebooks/a.ipynb": 2}))
     written = pages.generate()
     tables = [
-        "operations-table.md",
         "performance-table.md",
+        "operations-table.md",
         "growth-table.md",
         "laboratory-table.md",
         "recipes-table.md",
