@@ -170,3 +170,24 @@ def test_a_table_of_records_that_cannot_be_written_does_not_fail_the_grid(instan
     told = []
     reports = sweeps.grid("notebooks/page.ipynb", {"factor": [1, 2]}, "runs/{factor}.ipynb", say=told.append)
     assert [r.status for r in reports] == ["executed"] * 2 and "could not be written" in told[-1]
+
+
+def test_what_took_longest_starts_first_and_reports_keep_their_order(nothing_runs, monkeypatch):
+    names = [f"notebooks/{name}.ipynb" for name in "abcd"]
+    for name in names:
+        nbformat.write(notebook(PAGE), name)
+    Path("book").mkdir(exist_ok=True)
+    Path("book/timings.json").write_text(json.dumps({names[0]: 0.5, names[1]: 3, names[3]: 1}))
+    started = []
+
+    def reported(plan, session, say):
+        started.append(plan.job.notebook)
+        return plan.job.notebook
+
+    monkeypatch.setattr(execution, "_reported", reported)
+    jobs = [Job(name, f"runs/{Path(name).name}") for name in names]
+    assert execution.run_many(jobs) == names
+    assert started == [names[2], names[1], names[3], names[0]]  # c has never run
+    Path("book/timings.json").write_text("{")  # unreadable: the order given
+    started.clear()
+    assert execution.run_many(jobs) == names == started

@@ -110,6 +110,7 @@ def run_notebook(
 def run_many(jobs: Sequence[Job], workers: int = 1, say: Callable[[str], None] = print) -> list[RunReport]:
     """Run jobs, at most `workers` at once, in processes of their own; reports in the order of the jobs.
 
+    Those that took longest when they were last committed start first, so that none is waited for alone at the end.
     All parameters and outputs are tried before the first job starts: ValueError where one is wrong, cannot be written
     or is that of another job. What fails later is a report.
     """
@@ -126,13 +127,22 @@ def run_many(jobs: Sequence[Job], workers: int = 1, say: Callable[[str], None] =
         say(trouble)
     session = _Session()
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(_reported, plan, session, say) for plan in plans]
+        futures = {i: pool.submit(_reported, plans[i], session, say) for i in _longest_first(jobs)}
         try:
-            return [future.result() for future in futures]
+            return [futures[i].result() for i in range(len(plans))]
         except BaseException:
             session.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _longest_first(jobs: Sequence[Job]) -> list[int]:
+    """Places of the jobs by falling minutes of the last committed run; those of pages without one are in front."""
+    try:
+        minutes = json.loads(TIMINGS.read_text())
+    except (OSError, ValueError):
+        minutes = {}
+    return sorted(range(len(jobs)), key=lambda i: -minutes.get(Path(jobs[i].notebook).as_posix(), float("inf")))
 
 
 def defaults_of(notebook: str) -> dict[str, object]:
