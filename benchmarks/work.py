@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import unlearnlib as ul
 from unlearnlib.approximate.amnesiac import fit_recording
+from unlearnlib.attribution.datamodels import Datamodel
 from unlearnlib.data.examples import Dataset, Examples, Split
 from unlearnlib.methods import registry
 from unlearnlib.methods.catalogue import HOMES
@@ -40,8 +41,11 @@ OPTIONS = {
     "pbrf": {"steps": 5},
     "influence": {"iterations": 5},
     "newton": {"iterations": 5},
+    "inversion": {"pictures": 20, "inversion_steps": 2},
+    "recall": {"rounds": 2, "pictures": 20, "recall_steps": 2, "forget_pictures": 20, "inversion_steps": 2},
+    "gkt": {"rounds": 2, "threshold": 1.0},
 }
-WHOLE_CLASSES = ("boundary_shrink", "boundary_expand", "unsir")
+WHOLE_CLASSES = ("boundary_shrink", "boundary_expand", "unsir", "noise", "inversion", "recall", "gkt")
 
 
 def pictures(n: int, seed: int) -> Examples:
@@ -70,6 +74,10 @@ def once(name: str, forget: int, retain: int) -> tuple[float, float]:
     model, given = network(whole), options(name)
     if name == "amnesiac":
         model, given["record"] = fit_recording(model, parts.train, RECIPE, progress=False)
+    if name == "datamodel_matching":  # any effects will do: what a step costs does not depend on them
+        n = len(parts.train)
+        drawn = torch.randn(n, n, CLASSES, generator=torch.Generator().manual_seed(0)) / n**0.5
+        given["datamodel"] = Datamodel(drawn, torch.zeros(n, CLASSES), "drawn", 3, parts.train.checksum())
     seconds, done = timed(lambda: ul.unlearn(name, model, parts, seed=0, **given))
     return seconds, done.cost.work
 
