@@ -22,7 +22,7 @@ TARGETS, HELD_OUT, BLOCK, BLOCKS = 8910, 1000, 8, 8
 WIDTHS, EPOCHS = (64, 128, 256), 9
 DEVELOPMENT = BLOCK * BLOCKS  # the model on which hyper-parameters are chosen: of no block, and in no result
 CLASS = "cat"
-DEVELOPMENT_SEED = 16  # of its row of the state matrix
+DEVELOPMENT_SEED = 4  # of its row of the state matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ def pool() -> Pool:
     order = free[torch.randperm(len(free), generator=generator(0, "pool", "targets"))]
     targets, always = order[:TARGETS].sort().values, order[TARGETS:].sort().values
     blocks = [state_matrix(BLOCK, TARGETS, states=("forget", "never"), seed=b).state for b in range(BLOCKS)]
-    development = state_matrix(2, TARGETS, states=("forget", "never"), seed=BLOCKS).state[:1]
+    development = state_matrix(2, TARGETS, states=("forget", "never"), seed=DEVELOPMENT_SEED).state[:1]
     state = np.concatenate([*blocks, development])
     return Pool(ds.train, ds.test, ds.class_names, held_out.nonzero().flatten(), targets, always, state)
 
