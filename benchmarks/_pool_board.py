@@ -3,13 +3,23 @@
 For model m, asked to forget F_m, and example x with margin s_m(x):
 
 *U-LiRA, game B*: the attack of `audit.attacks.lira` on (forgotten, never seen) pairs of all models, and its AUC inside
-each model. *KLoM*: KL of the Gaussians fitted to s over the models that forgot x and over those that never saw it,
-mean over x. A mean over all models has no spread over training seeds, so model m gets the jackknife's pseudo-value
+each model.
 
-    k_m = M KLoM - (M - 1) KLoM without model m,        whose mean and standard error estimate those of KLoM.
+*KLoM* between the models that forgot x and those that never saw it. With four or eight models a side a variance for
+each example is noise, so both laws are Gaussians with one spread for all examples of a side:
 
-*Floors*: the same numbers where half of the models that never saw x stand in for those that forgot it (the other half
-is compared with them). Doing nothing: the originals.
+    KLoM = mean over x of (mu_u(x) - mu_o(x))^2 / (2 v_o)  +  (v_u / v_o - 1 - log(v_u / v_o)) / 2
+
+A mean over all models has no spread over training seeds, and its first term is too large by what the means are
+uncertain. Both are mended by the jackknife: model m gets
+
+    k_m = M KLoM - (M - 1) KLoM without model m,
+
+and mean and standard error of k_m over m estimate KLoM and its error, the bias of order 1 / M removed (so that k_m may
+be negative).
+
+*The null*: half of the models that never saw x stand in for those that forgot it, and are compared with the other half.
+All models are asked to forget all targets that they saw, so one retraining, on the rest, is the retrained model of all.
 """
 
 import json
@@ -32,77 +42,92 @@ def answers(folder: Path, prefix: str, models) -> tuple[np.ndarray, np.ndarray, 
     """Margins [models, targets], whether they were right, and the facts of each, of `{prefix}-{m}`."""
     found = [np.load(folder / f"{prefix}-{m}.npz") for m in models]
     facts = [json.loads(str(f["facts"])) for f in found]
-    return np.stack([f["margin"] for f in found]), np.stack([f["right"] for f in found]), facts
+    return np.stack([f["margin"] for f in found]).astype(np.float64), np.stack([f["right"] for f in found]), facts
 
 
-def gaussian_klom(forgot: np.ndarray, never: np.ndarray, state_f: np.ndarray, state_n: np.ndarray) -> np.ndarray:
-    """KL of the fitted Gaussians for each example [targets]; margins [models, targets] and who counts on each side."""
-    (mu_u, var_u), (mu_o, var_o) = _moments(forgot, state_f), _moments(never, state_n)
-    return 0.5 * np.log(var_o / var_u) + (var_u + (mu_u - mu_o) ** 2) / (2 * var_o) - 0.5
+def klom_each(forgot: np.ndarray, never: np.ndarray, state_f: np.ndarray, state_n: np.ndarray) -> np.ndarray:
+    """KLoM of the module's first lines for each example [targets]; margins [models, targets], who counts on a side."""
+    (mu_u, v_u), (mu_o, v_o) = _moments(forgot, state_f), _moments(never, state_n)
+    return (mu_u - mu_o) ** 2 / (2 * v_o) + (v_u / v_o - 1 - np.log(v_u / v_o)) / 2
 
 
-def _moments(s: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(s: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean for each example, and the variance within examples that all share."""
     n = counts.sum(0)
     mean = np.where(counts, s, 0).sum(0) / n
-    return mean, np.maximum(np.where(counts, (s - mean) ** 2, 0).sum(0) / (n - 1), 1e-12)
+    return mean, float(np.where(counts, (s - mean) ** 2, 0).sum() / (n - 1).sum())
 
 
-def rows_of(label: str, scores, right, originals, right_originals, state, facts, tags: dict) -> list[dict]:
-    """Tidy rows of one method: one set for each model of the pool."""
+def rows_of(label: str, scores, right, originals, unseen, state, facts, tags: dict) -> list[dict]:
+    """Tidy rows of one method: one set for each model of the pool. `unseen` [targets]: accuracy of who never saw it."""
     models = len(state)
-    attack = lira(scores.astype(np.float64), state, game="B", variance="shared")
+    attack = lira(scores, state, game="B", variance="shared")
     forgot, never = state == FORGET, state == NEVER
-    whole = gaussian_klom(scores, originals, forgot, never).mean()
+    whole = klom_each(scores, originals, forgot, never).mean()
     made = []
     for m in range(models):
-        used = ~np.isnan(attack.scores[m])
+        used, others = ~np.isnan(attack.scores[m]), np.arange(models) != m
         area = roc(attack.scores[m][used], attack.is_member[m][used]).auc
-        others = np.arange(models) != m
-        less = gaussian_klom(scores[others], originals[others], forgot[others], never[others]).mean()
-        pseudo = models * whole - (models - 1) * less
-        unseen = np.where(never, right_originals, 0).sum(0) / never.sum(0)
+        less = klom_each(scores[others], originals[others], forgot[others], never[others]).mean()
+        sizes = {"n_models": models, "n_examples": int(forgot[m].sum())}
+        reference = tags["reference"]
         estimates = [
-            (Estimate("U-LiRA", "B", "forget", "AUC", area, target="0.5", n_models=models), 0.5),
-            (Estimate("KLoM (gaussian)", "A", "forget", "mean", pseudo, target="0", n_models=models), None),
-            (Estimate("accuracy", "util", "forget", "UA", 1 - right[m][forgot[m]].mean()), 1 - unseen[forgot[m]].mean()),
-            (Estimate("accuracy", "util", "test", "TA", facts[m]["test"]), tags["reference"]["test"]),
-            (Estimate("accuracy", "util", "retain", "RA", facts[m]["retain"]), tags["reference"]["retain"]),
+            (Estimate("U-LiRA", "B", "forget", "AUC", area, target="0.5", **sizes), 0.5),
+            (Estimate("KLoM", "A", "forget", "mean", models * whole - (models - 1) * less, target="0", **sizes), 0.0),
+            (
+                Estimate("accuracy", "util", "forget", "UA", 1 - right[m][forgot[m]].mean()),
+                1 - unseen[forgot[m]].mean(),
+            ),
+            (Estimate("accuracy", "util", "test", "TA", facts[m]["test"]), reference["test"]),
+            (Estimate("accuracy", "util", "retain", "RA", facts[m]["retain"]), reference["retain"]),
         ]
-        for estimate, reference in estimates:
+        for estimate, wanted in estimates:
             line = row(estimate, tags={**tags["columns"], "method": label, "seed_train": m})
-            if reference is not None:
-                line |= {"retrain_value": reference, "gap": line["value"] - reference}
-            line["cost_frac_retrain"] = facts[m].get("cost", 0.0)
-            made.append({**line, "budget": tags["budget"], "seconds": facts[m].get("seconds", 0.0)})
+            line |= {"retrain_value": wanted, "gap": line["value"] - wanted}
+            line["cost_frac_retrain"] = facts[m].get("cost", tags["cost"])
+            made.append({**line, "budget": tags["budget"], "seconds": facts[m].get("seconds", np.nan)})
     return made
 
 
-def halves(originals: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A state in which half of the models that never saw an example count as having forgotten it; the rest is unused."""
-    rng = numpy_generator(0, "pool", "null")
-    order = np.argsort(rng.random(state.shape) + 2 * (state != NEVER), axis=0)
-    n = (state == NEVER).sum(0) // 2
-    made = np.zeros_like(state)
-    for rank in range(int(n.max()) * 2):
+def halves(state: np.ndarray) -> np.ndarray:
+    """A state in which half of the models that never saw an example count as having forgotten it; else unused."""
+    order = np.argsort(numpy_generator(0, "pool", "null").random(state.shape) + 2 * (state != NEVER), axis=0)
+    made, n = np.zeros_like(state), (state == NEVER).sum(0) // 2
+    for rank in range(2 * int(n.max())):
         value = np.where(rank < n, FORGET, np.where(rank < 2 * n, NEVER, 0)).astype(np.int8)
         np.put_along_axis(made, order[rank : rank + 1], value[None], axis=0)
-    return originals, made
+    return made
 
 
-def board(folder: Path, request: str, budget: float, names, models) -> pd.DataFrame:
-    """All rows of one request and budget, for the models 0..M-1 that every one of `names` has."""
-    state = pool().state[list(models)]
+def board(folder: Path, request: str, budget: float, names, models) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows and per-example lines of one request and budget, for these models, which every one of `names` has."""
+    p = pool()
+    state = p.state[list(models)]
     originals, right, facts = answers(folder, "original", models)
+    never = state == NEVER
+    unseen = np.where(never, right, 0).sum(0) / never.sum(0)
+    retrained = [json.loads(str(np.load(path)["facts"])) for path in sorted(folder.glob(f"retrain-{request}-*.npz"))]
+    reference = {part: float(np.mean([f[part] for f in retrained])) for part in ("test", "retain")}
     columns = {"study": "pool", "dataset": "cifar10", "arch": ARCH, "forget_kind": request}
-    columns["forget_set_id"] = f"{request}, own set for each model"
-    retrained = sorted(folder.glob(f"retrain-{request}-*.npz"))
-    known = [json.loads(str(np.load(path)["facts"])) for path in retrained] or facts
-    reference = {part: float(np.mean([f[part] for f in known])) for part in ("test", "retain")}
-    tags = {"columns": columns, "reference": reference, "budget": budget}
-    made = rows_of("original", originals, right, originals, right, state, facts, tags)
-    s, null = halves(originals, state)
-    made += rows_of("retrain, other seed", s, right, originals, right, null, facts, {**tags})
+    columns["forget_set_id"] = f"{request}, a tenth of each model's own"
+    tags = {"columns": columns, "reference": reference, "budget": budget, "cost": 0.0}
+    null = [{**reference, "cost": 1.0}] * len(state)
+    made = rows_of("original", originals, right, originals, unseen, state, facts, tags)
+    made += rows_of("retrain, other seed", originals, right, originals, unseen, halves(state), null, tags)
+    told = {"original": (originals, state), "retrain, other seed": (originals, halves(state))}
     for name in names:
         scores, correct, about = answers(folder, f"{request}-{budget:g}-{name}", models)
-        made += rows_of(name, scores, correct, originals, right, state, about, tags)
-    return pd.DataFrame(made)[[*COLUMNS, "budget", "seconds"]]
+        made += rows_of(name, scores, correct, originals, unseen, state, about, tags)
+        told[name] = scores, state
+    lines = [_examples(p, columns, name, *one, originals, budget) for name, one in told.items()]
+    return pd.DataFrame(made)[[*COLUMNS, "budget", "seconds"]], pd.concat(lines, ignore_index=True)
+
+
+def _examples(p, columns: dict, name: str, scores, state, originals, budget: float) -> pd.DataFrame:
+    """(mean forgotten - mean never seen) / spread, and KLoM, for each target."""
+    forgot, never = state == FORGET, state == NEVER
+    (mu_u, v_u), (mu_o, v_o) = _moments(scores, forgot), _moments(originals, never)
+    shown = {key: columns[key] for key in ("dataset", "arch", "forget_set_id")}
+    about = {"method": name, "example": p.targets.numpy(), "label": p.train.labels[p.targets].numpy()}
+    found = {"shift": (mu_u - mu_o) / np.sqrt((v_u + v_o) / 2), "klom": klom_each(scores, originals, forgot, never)}
+    return pd.DataFrame({**shown, **about, **found, "budget": budget})

@@ -78,7 +78,7 @@ class Request:
 
 
 def taught(method: str, hyperparameters: dict) -> dict:
-    """With the augmentation and label smoothing of the training recipe, and batches of one size, where it takes them."""
+    """With the augmentation and label smoothing of the training recipe, and one size of batch, where it takes them."""
     chosen, known = registry.find(method), {f.name for f in dataclasses.fields(registry.find(method).config)}
     shared = {"augment": recipe().augment, "label_smoothing": recipe().label_smoothing} if chosen.taught else {}
     shared |= {"batch_size": BATCH} if "batch_size" in known else {}

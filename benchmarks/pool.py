@@ -1,10 +1,10 @@
 """The models of the leaderboard, trained, unlearned and asked example by example; resumable, one thread a process.
 
-    python benchmarks/pool.py train 0 1 2 3                     originals of the pool
-    python benchmarks/pool.py retrain random 0 1                the same without what they are asked to forget
-    python benchmarks/pool.py tune 0.05 scrub msg               hyper-parameters within 5 % of a retraining
-    python benchmarks/pool.py unlearn random 0.05 0-15 scrub    and with them, every model of the pool
-    python benchmarks/pool.py board                             what is there, as the tables of the leaderboard
+python benchmarks/pool.py train 0 1 2 3                     originals of the pool
+python benchmarks/pool.py retrain random 0 1                the same without what they are asked to forget
+python benchmarks/pool.py tune 0.05 scrub msg               hyper-parameters within 5 % of a retraining
+python benchmarks/pool.py unlearn random 0.05 0-15 scrub    and with them, every model of the pool
+python benchmarks/pool.py board random 0.05 0-7 scrub       the tables of the leaderboard, from what is there
 """
 
 import argparse
@@ -88,6 +88,19 @@ def unlearn(folder: Path, request: str, budget: float, numbers, names) -> None:
             answered(folder, f"{request}-{budget:g}-{name}-{m}", done, None, **facts)
 
 
+def written(folder: Path, request: str, budget: float, numbers, names) -> None:
+    """Write the tables of the leaderboard beside the other results."""
+    from _pool_board import board
+
+    rows, examples = board(folder, request, budget, names, numbers)
+    results = Path(__file__).resolve().parents[1] / "book/benchmarks"
+    for name, table in ((f"cifar10-{request}", rows), (f"cifar10-{request}-examples", examples)):
+        partial = results / f".{name}.partial"
+        table.to_parquet(partial, index=False)
+        os.replace(partial, results / f"{name}.parquet")
+    print(rows.groupby(["method", "audit", "statistic"], sort=False)["value"].agg(["mean", "std"]).round(3).to_string())
+
+
 def numbered(text: str) -> list[int]:
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
@@ -96,7 +109,7 @@ def numbered(text: str) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parents[1] / "_build/pool")
-    parser.add_argument("what", choices=("train", "retrain", "answer", "tune", "unlearn"))
+    parser.add_argument("what", choices=("train", "retrain", "answer", "tune", "unlearn", "board"))
     parser.add_argument("given", nargs="*")
     args = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):  # read when a process starts
@@ -125,6 +138,9 @@ def main() -> None:
         start = trained(folder, f"original-{DEVELOPMENT}", p.members(DEVELOPMENT), DEVELOPMENT)
         for name in names:
             tuned(name, p, start, float(budget), TRIALS, folder)
+    elif args.what == "board":
+        request, budget, models, *names = args.given
+        written(folder, request, float(budget), numbered(models), names)
     else:
         request, budget, models, *names = args.given
         unlearn(folder, request, float(budget), numbered(models), names)
