@@ -108,7 +108,7 @@ def numbered(text: str) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parents[1] / "_build/pool")
+    parser.add_argument("--folder", type=Path, default=Path.home() / ".cache/unlearnlib-pool")
     parser.add_argument("what", choices=("train", "retrain", "answer", "tune", "unlearn", "board"))
     parser.add_argument("given", nargs="*")
     args = parser.parse_args()
