@@ -28,6 +28,7 @@ from unlearnlib.training.work import multiplications
 
 LEAST = 256  # retained pictures: what a method is given at least
 BATCH = 256
+DRAWS = 8  # for each trial, until one is within the budget
 _NUMERICAL = (ValueError, ArithmeticError, torch.linalg.LinAlgError)
 
 
@@ -113,8 +114,13 @@ def tuned(method: str, pool: Pool, model: nn.Module, budget: float, trials: int,
     defaults = registry.configure(method, **taught(method, {}))
     study.enqueue_trial({name: _within(getattr(defaults, name), space[name]) for name in space})
     made = []
-    for _ in range(trials if space else 1):
+    for _ in range(DRAWS * trials):
+        if len(made) >= (trials if space else 1):
+            break
         asked = study.ask(space)
+        if not request.affordable(method, budget, taught(method, asked.params)):  # costs nothing, and is no trial
+            study.tell(asked, tuning.WORST)
+            continue
         facts = {"value": tuning.WORST, "reason": "", "seconds": 0.0, "cost": 0.0}
         try:
             done, cost, seconds, _ = unlearned(method, model, request, budget, 5_000_000, asked.params)
@@ -128,6 +134,8 @@ def tuned(method: str, pool: Pool, model: nn.Module, budget: float, trials: int,
         study.tell(asked, facts["value"])
         made.append({"hyperparameters": asked.params, **facts})
         print(method, made[-1], flush=True)
+    if not made:
+        raise ValueError(f"{method} costs more than {budget:g} of retraining with whatever was drawn")
     best = min(made, key=lambda trial: trial["value"])
     found = {"method": method, "budget": budget, "trials": made, **best}
     path.write_text(json.dumps(found))
