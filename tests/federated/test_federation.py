@@ -33,7 +33,7 @@ def test_a_strangers_division_is_taken():
     listed = Federation.of([examples(4), examples(5)])
     assert [len(m) for m in listed.members] == [4, 5] and len(listed.examples) == 9
     pairs = [(torch.zeros(1, 4, 4), k % 2) for k in range(6)]
-    assert Federation.of(pairs, clients=3).clients == 3 if not isinstance(pairs, list) else True
+    assert Federation.of(pairs, clients=3).clients == 3
 
 
 @pytest.mark.parametrize(

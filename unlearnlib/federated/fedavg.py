@@ -28,6 +28,7 @@ from unlearnlib.training.doors import check_model
 from unlearnlib.training.loop import check_finite
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.recipe import Recipe
+from unlearnlib.training.renewal import copied
 from unlearnlib.training.work import Tally
 
 KEEP = ("updates", "nothing")
@@ -71,7 +72,7 @@ class FedAvg:
             raise ValueError(f"keep must be one of {', '.join(KEEP)}, not {keep!r}")
         self._start = vector(model)
         self._engine = engine_of(engine, workers, cluster)
-        self._untrained, self.recipe = model, replace(recipe, epochs=local_epochs)
+        self._untrained, self.recipe = copied(model), replace(recipe, epochs=local_epochs)
         self.rounds, self.keep, self.seed = rounds, keep, seed
 
     def fit(self, federation: Federation, without=(), rounds: int | None = None) -> "FedAvg":

@@ -91,7 +91,7 @@ class Flower:
 
 
 def client_app(load: Callable[[Mapping], tuple[int, nn.Module, Examples]]):
-    """The ClientApp of one client; `load(node_config)` gives its number, a model and its examples, as the server has."""
+    """A client's ClientApp; `load(node_config)` gives its number, a model like the server's, and its own examples."""
     app = optional("flwr.app")
     made = optional("flwr.clientapp").ClientApp()
 
