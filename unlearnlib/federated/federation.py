@@ -69,7 +69,7 @@ class Federation:
         examples  what `Examples.of` reads, divided between clients; or a list of such, one a client
         clients   how many (10), or the number [N] of each example's client, where they have one by nature
         alpha     None: every client gets an even share drawn uniformly. A number: each class is divided by a draw of
-                  Dirichlet(alpha), so that small ones give every client classes of its own (Hsu et al. 2019)
+                  Dirichlet(alpha), so that small ones give every client classes of its own
         seed      of the division
 
         Raises ValueError where there are fewer examples than clients or alpha leaves somebody without any.
