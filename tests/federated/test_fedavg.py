@@ -7,9 +7,10 @@ from quadratic import LR, Point, Quadratic, learner, weights
 from small import examples, stranger
 from torch import nn
 
+from unlearnlib import federated
+from unlearnlib.federated.arrivals import online
 from unlearnlib.federated.fedavg import FedAvg
 from unlearnlib.federated.federation import Federation
-from unlearnlib.federated.online import online
 from unlearnlib.federated.unlearning import METHODS, methods
 from unlearnlib.federated.vectors import filled, vector
 from unlearnlib.training.recipe import Recipe
@@ -245,3 +246,8 @@ def test_a_learner_says_what_it_needs():
 def test_the_table_of_methods():
     table = methods()
     assert list(table.name) == list(METHODS) and "interval=2" in table.set_index("name").defaults["eraser"]
+
+
+def test_the_public_names_stay_what_they_are_whatever_was_imported():
+    assert federated.online is online and federated.FedAvg is FedAvg and federated.Federation is Federation
+    assert set(federated.__all__) >= {"DpFedAvg", "FedAvg", "Federation", "methods", "online", "planted"}

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         # training in rounds, and forgetting; a registry of its own
         "fedavg": "FedAvg",
         "unlearning": "configure methods",
-        "online": "online",
+        "arrivals": "online",
         # bounded in advance
         "private": "DpFedAvg",
         # visible evidence
