@@ -47,5 +47,6 @@ def washing_out(frame, *, request: int, names: Sequence[str]):
     axes.axvline(request, color="black", ls="--", lw=1)
     axes.annotate("request", (request, axes.get_ylim()[1]), xytext=(4, -9), textcoords="offset points", fontsize=POINTS)
     axes.set(xlabel="rounds made", ylabel="triggers obeyed")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
