@@ -21,7 +21,7 @@ class Ascent(Descent):
 
 @dataclass(frozen=True)
 class AscentDescent(Descent):
-    push: float = 0.1  # weight of the ascent
+    push: float = 0.03  # weight of the ascent
 
 
 def finetune(sampler, parts, config: Descent, run):

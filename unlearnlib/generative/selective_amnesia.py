@@ -24,7 +24,7 @@ from unlearnlib.training.modes import evaluating
 @dataclass(frozen=True)
 class SelectiveAmnesia(Descent):
     push: float = 1.0  # weight of the loss on noise
-    penalty: float = 1e-4  # weight of the distance to the original, in units of F
+    penalty: float = 0.1  # weight of the distance to the original, in units of F
     fisher: int = 100  # pictures for F
     replay: int = 1000  # pictures drawn beforehand to be replayed; 0: new ones in each step
 

@@ -21,7 +21,7 @@ from unlearnlib.generative.steps import Descent, batches, gradients, masking, st
 
 @dataclass(frozen=True)
 class Sfron(Descent):
-    steps: int = 100
+    steps: int = 40
     rise: float = 1.0  # weight of the ascent at its start
     power: float = 0.5  # how much less a picture counts whose loss is high
     threshold: float = 1.0  # of the ratio of Fisher information above which a weight may move

@@ -61,12 +61,16 @@ METHODS = {
     ),
     "redirect": Method(redirect.Redirect, "draw another class in its place", "kumari2023", DENOISER, redirect.redirect),
     "noise_target": Method(
-        noise_target.NoiseTarget, "see other noise in it than was added", "wu2025", DENOISER, noise_target.noise_target
+        noise_target.NoiseTarget,
+        "see other noise in it than was added",
+        "wu2025erasediff",
+        DENOISER,
+        noise_target.noise_target,
     ),
     "erasediff": Method(
         erasediff.EraseDiff,
         "towards a class drawn for each batch, and inner passes that are undone",
-        "wu2025",
+        "wu2025erasediff",
         DENOISER,
         erasediff.erasediff,
         erasediff.PUBLISHED,
