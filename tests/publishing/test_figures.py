@@ -308,6 +308,20 @@ FIGURES = {
         lambda: figures.ratio_histograms({name: np.exp(RNG.normal(size=30)) for name in MODELS[:2]}, [0.5, 1, 1e9]),
         *(2, 1, None),
     ),
+    "crowds_over_pictures": (
+        lambda: figures.crowds_over_pictures(
+            swept(method=["original", "salun", "noise_target"]).assign(
+                I=lambda f: f.seed + 1.0, FD=lambda f: 3.0 + f.seed
+            ),
+            *((1.5, 2.0), 3.0),
+        ),
+        *(1, 4, None),
+    ),
+    "forget_rates": (
+        lambda: figures.forget_rates(swept(method=["salun", "redirect"], steps=[25, 50]).assign(rate=0.5), 0.0),
+        *(1, 3, None),
+    ),
+    "plane_samples": (lambda: figures.plane_samples({"original": cloud(), "cascade": cloud()}, cloud(8), 3), 2, 0, 2),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),
@@ -507,6 +521,13 @@ def test_paths_of_margins_end_beside_the_stars_of_their_own_example():
     stars = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "*"]
     ends = [line.get_ydata()[-1] for line in axes.lines if line.get_marker() != "*"]
     assert stars == [-1.0, 2.0] and ends == pytest.approx([3 - 10 / 9, 8 - 10 / 9])
+
+
+def test_samplers_stand_at_their_means():
+    frame = swept(method=["original", "salun"]).assign(I=lambda f: f.seed + 1.0, FD=lambda f: 3.0 + f.seed)
+    axes = figures.crowds_over_pictures(frame, (1.5, 2.0), 3.0).axes[0]
+    points = [bars.lines[0].get_xydata()[0].tolist() for bars in axes.containers]
+    assert points == [[2.0, 4.0], [2.0, 4.0]] and axes.get_yscale() == "log"
 
 
 def test_paths_end_where_their_markers_stand_and_extreme_ratios_are_counted():

@@ -137,6 +137,7 @@ class Diffusion(nn.Module):
         return rows.view(len(pictures), T).sum(1)
 
     sampling_steps = 20
+    farthest = 30.0  # where x_0 ends in sampling, so that a sampler that was broken still draws something finite
 
     @torch.no_grad()
     def latents(self, noise: Tensor, labels: Tensor) -> Tensor:
@@ -146,7 +147,9 @@ class Diffusion(nn.Module):
             x, path = noise, torch.linspace(T - 1, 0, min(self.sampling_steps, T)).round().long().tolist()
             for now, after in zip(path, [*path[1:], None], strict=True):
                 t = torch.full((len(x),), now, device=x.device)
-                start, left = self.parts(x, t, self.predict(x, t, labels))
+                start = self.parts(x, t, self.predict(x, t, labels))[0].clamp(-self.farthest, self.farthest)
+                signal, spread = self._roots(t)
+                left = (x - signal * start) / spread
                 a = self.levels[after] if after is not None else torch.ones((), device=x.device)
                 x = a.sqrt() * start + (1 - a).sqrt() * left
         return x

@@ -18,11 +18,11 @@ from unlearnlib.publishing.figures.appearance import (
 )
 
 
-def crowds_over_pictures(frame, null: tuple[float, float], floor: float, offsets: Mapping[str, tuple[float, float]]):
-    """Frechet distance (of crowds, logarithmic) over integrity I (of pictures): the mean of each sampler over seeds,
-    bars the range. Band: the integrity of retrained samplers; line: the Frechet distance of the original. Every point
-    carries its name, at `offsets` in points from it. `frame` has columns method, seed, I, FD."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 4.4))
+def crowds_over_pictures(frame, null: tuple[float, float], floor: float):
+    """Frechet distance (of crowds, logarithmic) over integrity I (of pictures, linear to .5 and then logarithmic): the
+    mean of each sampler over seeds, bars the range. Band: the integrity of retrained samplers; line: the Frechet
+    distance of the original. `frame` has columns method, seed, I, FD."""
+    figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
     null_band(axes, null, label="retrained samplers")
     axes.axhline(floor, color=GREY, lw=1, ls=":", zorder=0)
     names = list(frame.method.unique())
@@ -30,20 +30,19 @@ def crowds_over_pictures(frame, null: tuple[float, float], floor: float, offsets
         part, (shade, marker) = frame[frame.method == name], look(name, names)
         x, y = part.I.mean(), part.FD.mean()
         ends = [[[v.mean() - v.min()], [v.max() - v.mean()]] for v in (part.I, part.FD)]
-        axes.errorbar(x, y, xerr=ends[0], yerr=ends[1], fmt=marker, color=shade, ms=7, lw=1, capsize=2)
-        right, up = offsets.get(name, (7, 4))
-        axes.annotate(
-            name, (x, y), xytext=(right, up), textcoords="offset points", color=shade, fontsize=POINTS,
-            ha="left" if right >= 0 else "right",
-        )  # fmt: skip
+        axes.errorbar(x, y, xerr=ends[0], yerr=ends[1], fmt=marker, color=shade, ms=7, lw=1, capsize=2, label=name)
+    axes.set_xscale("symlog", linthresh=0.5)
     axes.set_yscale("log")
     low, high = frame.FD.min() * 0.8, frame.FD.max() * 1.3
-    marks = [v for v in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if low <= v <= high]
-    axes.set_yticks(marks, [f"{v:g}" for v in marks])
+    for which, marks in (
+        ("x", [v for v in (0, 0.25, 0.5, 1, 2, 5, 10, 20, 50) if v <= 1.2 * frame.I.max()]),
+        ("y", [v for v in (1, 2, 3, 4, 5, 7, 10, 20, 50, 100, 200, 500, 1000) if low <= v <= high]),
+    ):
+        getattr(axes, f"set_{which}ticks")(marks, [f"{v:g}" for v in marks])
     axes.minorticks_off()
     axes.set(ylim=(low, high), xlabel="integrity I: how far the picture of one noise has moved")
     axes.set_ylabel("Fréchet distance to retained pictures")
-    axes.legend(loc="lower right", fontsize=POINTS)
+    figure.legend(loc="outside right upper", fontsize=POINTS)
     return figure
 
 
