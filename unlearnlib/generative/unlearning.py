@@ -90,7 +90,7 @@ METHODS = {
         selective_amnesia.PUBLISHED,
     ),
     "cascade": Method(
-        cascade.Cascade, "of a GAN, reconstructed: substitution and a fake label", "sun2023", GAME, cascade.cascade
+        cascade.Cascade, "of a GAN, reconstructed: substitution and a fake label", "sun2025", GAME, cascade.cascade
     ),
 }
 
