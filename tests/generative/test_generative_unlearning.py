@@ -8,13 +8,14 @@ from test_generative_metrics import ByBrightness
 from toys import CLASSES, SHAPE, pictures, released_like, split, taught, taught_cvae, weights
 
 from unlearnlib import data, generative
-from unlearnlib.generative import erasediff, salun
+from unlearnlib.generative import salun, sfron
 from unlearnlib.generative.gan import GAN
 from unlearnlib.generative.selective_amnesia import information
 from unlearnlib.generative.steps import Parts
 from unlearnlib.generative.unlearning import METHODS
 from unlearnlib.methods.registry import Run
 from unlearnlib.seeding import generator
+from unlearnlib.training.renewal import copied
 
 NAMES = [name for name in METHODS if name != "cascade"]
 SHORT = {name: {"steps": 3} for name in METHODS} | {"erasediff": {"epochs": 1}}
@@ -76,14 +77,15 @@ def test_the_cost_is_what_was_done(name, work, more):
     assert done.cost.work == work
 
 
-def test_self_distillation_alone_has_no_gradient_at_the_original():
-    """With the anchor's answers for its own, redirection would do nothing; what it moves, the first term moves."""
-    model = taught()
-    seen = model.noised(split().retain.pixels(), generator(0, "d"))
-    said = model.predict(seen.x, seen.t, split().retain.labels)
-    (said - said.detach()).square().sum().backward()
-    assert all(p.grad is None or not p.grad.abs().max() for p in model.parameters())
-    model.zero_grad(set_to_none=True)
+def test_redirection_between_equal_classes_moves_nothing_and_neither_does_distillation():
+    """A sampler to which all labels are one gives the anchor's answers already, and at the original distillation has no
+    gradient: not a bit moves, whereas fine-tuning does."""
+    deaf = copied(taught())
+    with torch.no_grad():
+        deaf.network.label.weight.copy_(deaf.network.label.weight[:1].expand(CLASSES, -1))
+    still = generative.unlearn("redirect", deaf, split(), seed=0, steps=5, distil=5.0).model
+    assert torch.equal(weights(still), weights(deaf))
+    assert not torch.equal(weights(generative.unlearn("finetune", deaf, split(), seed=0, steps=5).model), weights(deaf))
 
 
 def test_weights_outside_the_mask_of_salun_stay_bit_for_bit():
@@ -94,6 +96,18 @@ def test_weights_outside_the_mask_of_salun_stay_bit_for_bit():
     made = generative.unlearn("salun", taught(), split(), seed=0, keep=0.2, steps=5).model
     moved = weights(made) != weights(taught())
     assert mask.sum() == int(0.2 * len(mask)) and not moved[~mask].any() and moved[mask].any()
+
+
+def test_weights_outside_the_mask_of_sfron_stay_bit_for_bit():
+    """Without repair, whose steps are not masked: what the mask leaves out does not move."""
+    options = {"threshold": 2.0, "retain": 0.0, "steps": 5}
+    config, run = generative.configure("sfron", **options), Run(0, given=taught())
+    gone, kept = (sfron.fisher(taught(), getattr(split(), p), config, run, p) for p in ("forget", "retain"))
+    taught().zero_grad(set_to_none=True)
+    mask = (gone + 1e-15) / (kept + 1e-15) >= 2.0
+    made = generative.unlearn("sfron", taught(), split(), seed=0, **options).model
+    moved = weights(made) != weights(taught())
+    assert 0 < mask.sum() < len(mask) and not moved[~mask].any() and moved[mask].any()
 
 
 class Quadratic(torch.nn.Module):
@@ -158,18 +172,20 @@ def test_forgetting_changes_what_is_drawn_and_the_repair_keeps_the_rest():
 
 
 def test_erasediff_draws_any_class_but_the_forgotten(monkeypatch):
-    asked = set()
-    sampler = released_like()
+    """Labels that are answered are those that are asked and those in whose place they are put."""
+    asked, sampler = [], released_like()
     plain = type(sampler).predict
 
     def predict(self, x, t, labels):
-        asked.update(labels.tolist())
+        asked.append(labels[0].item())
         return plain(self, x, t, labels)
 
+    only = data.Split.of(retain=split(1).retain[split(1).retain.labels == 0], forget=split(1).forget)
     monkeypatch.setattr(type(sampler), "predict", predict)
-    only = data.Split.of(retain=split(1).retain[:2], forget=split(1).forget)
     generative.unlearn("erasediff", sampler, only, seed=0, epochs=6, inner=0)
-    assert asked == {0, 1, 2} and erasediff.PUBLISHED["diffusion"]["most"] == 4500
+    # the door asks once; each outer step asks for retained, forgotten, and what is put in its place
+    places = asked[1:][2::3]
+    assert set(places) == {0, 2} and asked[1:][1::3] == [1] * len(places)
 
 
 class Other(torch.nn.Module):
