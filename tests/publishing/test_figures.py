@@ -321,7 +321,12 @@ FIGURES = {
         lambda: figures.forget_rates(swept(method=["salun", "redirect"], steps=[25, 50]).assign(rate=0.5), 0.0),
         *(1, 3, None),
     ),
-    "plane_samples": (lambda: figures.plane_samples({"original": cloud(), "cascade": cloud()}, cloud(8), 3), 2, 1, None),
+    "plane_samples": (
+        lambda: figures.plane_samples({"original": cloud(), "cascade": cloud()}, cloud(8), 3),
+        2,
+        1,
+        None,
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),
