@@ -26,6 +26,7 @@ _lookup, __dir__, __all__ = _faces.face(
         "dlfd": "dlfd",
         "private": "private",
         "attribution": "attribution",
+        "generative": "generative",
         "language": "language",
         "federated": "federated",
         "audit": "audit",

@@ -325,6 +325,25 @@ FIGURES = {
         ),
         *(1, 3, 2),
     ),
+    "crowds_over_pictures": (
+        lambda: figures.crowds_over_pictures(
+            swept(method=["original", "salun", "noise_target"]).assign(
+                I=lambda f: f.seed + 1.0, FD=lambda f: 3.0 + f.seed
+            ),
+            *((1.5, 2.0), 3.0),
+        ),
+        *(1, 16, None),
+    ),
+    "forget_rates": (
+        lambda: figures.forget_rates(swept(method=["salun", "redirect"], steps=[25, 50]).assign(rate=0.5), 0.0),
+        *(1, 3, None),
+    ),
+    "plane_samples": (
+        lambda: figures.plane_samples({"original": cloud(), "cascade": cloud()}, cloud(8), 3),
+        2,
+        1,
+        None,
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),
@@ -537,6 +556,13 @@ def test_members_of_a_family_are_joined_in_the_order_of_their_cost_with_their_in
     rows = swept(method=["retrain"], round=[1, 2]).assign(obeyed=lambda f: f["round"] / 4)
     axes = figures.washing_out(rows, request=1, names=["retrain"]).axes[0]
     assert axes.lines[0].get_ydata() == pytest.approx([0.25, 0.5]) and axes.lines[1].get_xdata() == [1, 1]
+
+
+def test_samplers_stand_at_their_means():
+    frame = swept(method=["original", "salun"]).assign(I=lambda f: f.seed + 1.0, FD=lambda f: 3.0 + f.seed)
+    axes = figures.crowds_over_pictures(frame, (1.5, 2.0), 3.0).axes[0]
+    points = [bars.lines[0].get_xydata()[0].tolist() for bars in axes.containers]
+    assert points == [[2.0, 4.0], [2.0, 4.0]] and axes.get_yscale() == "log"
 
 
 def test_paths_end_where_their_markers_stand_and_extreme_ratios_are_counted():

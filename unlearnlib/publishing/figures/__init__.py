@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "attribution": "klom_over_cost margin_changes margin_paths score_over_models",
         "language": "forgetting_paths ratio_histograms",
         "federated": "forgetting_costs washing_out",
+        "samplers": "crowds_over_pictures forget_rates plane_samples",
         "scoreboards": "distance_over_cost duels",
     },
 )
