@@ -6,8 +6,9 @@ was. MNIST comes from $UNLEARN_DATA or a download. Minutes are CPU time of one t
     python benchmarks/papers.py                      the rows, what is kept of each, and what one run costs
     python benchmarks/papers.py opacus-1.16 0 1 2    three runs of one row
     python benchmarks/papers.py forest-toy 0 --check run again and compare with what is kept; nothing is written
+    python benchmarks/papers.py --ledger             write the lines of `book/papers.csv` that follow from these runs
 
-The settings are in `_papers_private.py` and `_papers_unlearning.py`, the verdicts in `book/papers.csv`.
+The settings are in `_papers_private.py` and `_papers_unlearning.py`, the statements in `_papers_statements.py`.
 """
 
 import argparse
@@ -45,6 +46,7 @@ def rows() -> dict:
         "tensorflow-2-epochs-poisson": partial(private.tensorflow_accuracy, sampling="poisson"),
         "tensorflow-60-epochs": partial(private.tensorflow_accuracy, epochs=60),
         "langevin-noise": private.langevin_noise,
+        "langevin-smoothness": private.langevin_smoothness,
         "langevin-mnist": private.langevin_and_descent,
         "forest-toy": unlearning.forest_toy,
         "amnesiac": partial(unlearning.amnesiac, epochs=10, after=10),
@@ -65,11 +67,22 @@ def keep(run: dict) -> None:
     os.replace(partial_file, RESULTS)
 
 
+def write_ledger() -> None:
+    """Our lines first, then those of readers as they stand; all or nothing."""
+    from _papers_statements import lines
+
+    from unlearnlib.publishing import papers
+
+    os.chdir(ROOT)
+    readers = [line for line in papers.read() if line.page == papers.READERS] if papers.LEDGER.exists() else []
+    papers.write([*lines(), *readers])
+
+
 def run_once(row: str, seed: int) -> dict:
     """One run: its numbers and minutes."""
     pin_numerics()
     began = time.process_time()
-    numbers = {name: round(float(value), 6) for name, value in rows()[row](seed).items()}
+    numbers = {name: round(float(value), 8) for name, value in rows()[row](seed).items()}
     return {"row": row, "seed": seed, "minutes": round((time.process_time() - began) / 60, 3), "numbers": numbers}
 
 
@@ -78,11 +91,15 @@ def main() -> None:
     parser.add_argument("row", nargs="?")
     parser.add_argument("seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--check", action="store_true", help="compare with what is kept; nothing is written")
+    parser.add_argument("--ledger", action="store_true", help="write book/papers.csv")
     args = parser.parse_args()
     wanted = {**ENVIRONMENT, **PINS}
     if any(os.environ.get(name) != value for name, value in wanted.items()):  # read when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
     done = {(r["row"], r["seed"]): r for r in kept()}
+    if args.ledger:
+        write_ledger()
+        return
     if args.row is None:
         for name in rows():
             runs = [r for (row, _), r in done.items() if row == name]

@@ -308,6 +308,12 @@ FIGURES = {
         lambda: figures.ratio_histograms({name: np.exp(RNG.normal(size=30)) for name in MODELS[:2]}, [0.5, 1, 1e9]),
         *(2, 1, None),
     ),
+    "published_in_intervals": (
+        lambda: figures.published_in_intervals([("a", 0.5), ("b", -1.5), ("c", 40.0)]),
+        1,
+        4,
+        None,
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),

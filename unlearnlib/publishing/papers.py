@@ -17,6 +17,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import math
 import re
@@ -24,13 +25,14 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-import numpy as np
 from scipy import stats
 
+from unlearnlib.publishing import notebooks
 from unlearnlib.publishing.markup import grid_table, plain
 
 LEDGER = Path("book/papers.csv")
 RUNS = Path("book/benchmarks/papers.json")
+READERS = "book/papers"  # the page of lines that readers send: their commands stand there
 VERDICTS = ("agrees", "disagrees", "cannot tell")
 _PUBLISHED = re.compile(r"(>= |<= )?(-?\d+(?:\.\d+)?)")
 
@@ -102,6 +104,13 @@ def read(path: Path = LEDGER) -> list[Line]:
     return lines
 
 
+def write(lines: Sequence[Line], path: Path = LEDGER) -> None:
+    """Write a checked ledger, all or nothing."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *map(astuple, map(_checked, lines))])
+    notebooks.write_text(path, text.getvalue())
+
+
 def _checked(line: Line) -> Line:
     if any(cell != " ".join(cell.split()) for cell in astuple(line)):
         raise ValueError("cells are single lines without spaces at their ends")
@@ -120,15 +129,17 @@ def _checked(line: Line) -> Line:
     return line
 
 
-def prediction(values: Sequence[float], published_runs: int = 1) -> tuple[float, float, float]:
-    """Mean of our runs, and the 95 % interval for the mean of `published_runs` other ones, as if both were normal."""
-    values = np.asarray(values, dtype=float)
-    if len(values) < 3:
-        raise ValueError(f"a prediction needs three runs at least, there are {len(values)}")
+def prediction(mean: float, deviation: float, n: int, published_runs: int = 1) -> tuple[float, float, float]:
+    """Mean of our n runs, and the 95 % interval for the mean of `published_runs` other ones, as if both were normal.
+
+    deviation   of our runs, with n - 1 in the divisor
+    """
+    if n < 3:
+        raise ValueError(f"a prediction needs three runs at least, there are {n}")
     if published_runs < 1:
         raise ValueError(f"published_runs must be at least 1, not {published_runs!r}")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) * math.sqrt(1 / len(values) + 1 / published_runs)
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+    half = stats.t.ppf(0.975, n - 1) * deviation * math.sqrt(1 / n + 1 / published_runs)
+    return float(mean), float(mean - half), float(mean + half)
 
 
 def rounding(value: float, published: str) -> tuple[float, float, float]:
@@ -168,7 +179,7 @@ def table(lines: Sequence[Line]) -> str:
             plain(line.published),
             plain(line.ours) + (f" [{plain(line.low)}, {plain(line.high)}]" if line.low else ""),
             line.verdict,
-            f"[page](../{line.page}.md)" if line.page.startswith("book/") else f"[page](../../{line.page}.ipynb)",
+            f"{{doc}}`{line.page.rpartition('/')[2]} </{line.page}>`",
         ]
         for line in lines
     ]
