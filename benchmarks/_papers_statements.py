@@ -190,7 +190,7 @@ def lines() -> Iterator[Line]:
                 source, statement, published, prediction(values.mean(), values.std(ddof=1), len(values), of), page
             )
         else:
-            ours, why = (_text(values.mean()), f"{len(values)} runs") if len(values) else ("", "not run here")
+            ours, why = (_text(values.mean()), "fewer than three runs kept") if len(values) else ("", "not run here")
             yield Line(source, f"{statement} ({why})", published, ours, "", "", "cannot tell", page)
     (trials,) = runs("langevin-mnist")
     for name, published in TRIALS:

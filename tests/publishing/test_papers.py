@@ -170,6 +170,29 @@ def test_batches_of_the_two_samplings(benchmark):
     assert len(sizes) == 100 and len(set(sizes)) > 10 and abs(np.mean(sizes) - 100) < 4
 
 
+def test_taking_back_every_step_gives_the_first_weights_and_no_step_the_last(benchmark, monkeypatch):
+    amnesiac = importlib.import_module("_papers_unlearning")
+    rng = torch.Generator().manual_seed(0)
+    pixels, labels = torch.rand(64, 1, 6, 6, generator=rng), torch.randint(0, 10, (64,), generator=rng)
+
+    def network(seed):
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 10))
+
+    monkeypatch.setattr(amnesiac, "mnist", lambda part: (pixels, labels))
+    monkeypatch.setattr(amnesiac, "resnet18", network)
+    with torch.random.fork_rng():
+        fresh = amnesiac.correct(network(0), 2 * pixels - 1, labels)
+        found = amnesiac.amnesiac(0, epochs=40, after=0)  # one batch a pass, and it holds threes
+        assert found["share of batches with a three"] == 1
+        assert (found["threes, removed"], found["others, removed"]) == fresh
+        assert found["others, trained"] > fresh[1]
+        labels[labels == 3] = 4
+        found = amnesiac.amnesiac(0, epochs=40, after=0)
+    assert found["share of batches with a three"] == 0
+    assert found["others, removed"] == found["others, trained"]
+
+
 def test_the_listed_noise_of_langevin_unlearning_needs_thousands_of_steps():
     at = Constants(11_982, 0.011982, 0.261982)
 
