@@ -12,7 +12,7 @@ import torch
 
 from unlearnlib.private.descent import Constants
 from unlearnlib.private.langevin import langevin_steps, learning_curve
-from unlearnlib.publishing import papers
+from unlearnlib.publishing import papers, provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = papers.Line("somebody2020", "accuracy", "0.90", "0.89", "0.87", "0.91", "agrees", "book/papers")
@@ -209,3 +209,16 @@ def test_the_released_loops_take_one_step_more():
         return taken[steps:]
 
     assert [released(k) for k in (1, 2, 5)] == [[2], [3], [6]]
+
+
+def test_a_page_is_stale_when_the_results_that_it_read_have_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / papers.RUNS
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    record = {"data": {papers.RUNS.as_posix(): papers.Recorded(papers.RUNS.as_posix()).checksum(), "digits": "abc"}}
+    assert provenance._file_changes(record) == []
+    path.write_text("[]")
+    assert provenance._file_changes(record) == ["results: book/benchmarks/papers.json"]
+    path.unlink()
+    assert provenance._file_changes(record) == ["results: book/benchmarks/papers.json"]

@@ -156,17 +156,18 @@ def runs(row: str, path: Path = RUNS) -> list[dict[str, float]]:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A committed file of results as `reproduce` names it: it has a name and a checksum, as a data set has."""
+    """A committed file of results as `reproduce` names it: it has a name and a checksum, as a data set has.
 
-    path: Path
+    name    path from the root of the book, such as "book/papers.csv"
+    """
 
-    @property
-    def name(self) -> str:
-        return self.path.name
+    name: str
+    root: Path = Path()
 
     def checksum(self) -> str:
-        """SHA-256 of its bytes."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """SHA-256 of its bytes, "" where it is gone."""
+        path = self.root / self.name
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -22,6 +22,6 @@ def published_in_intervals(places: Sequence[tuple[str, float]]):
         axes.plot(shown, position, marker, color=BLUE if inside else RED, ms=6, clip_on=False)
     axes.set_yticks(range(len(places)), [name for name, _ in places])
     axes.set(xlim=(-_FURTHEST, _FURTHEST), ylim=(len(places) - 0.5, -0.5))
-    axes.set_xlabel("published number, in half-widths of our interval around our number")
+    axes.set_xlabel("published number, in half-widths of our interval")
     axes.grid(axis="y", visible=False)
     return axes
