@@ -344,6 +344,12 @@ FIGURES = {
         1,
         None,
     ),
+    "published_in_intervals": (
+        lambda: figures.published_in_intervals([("a", 0.5), ("b", -1.5), ("c", 40.0)]),
+        1,
+        4,
+        None,
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),

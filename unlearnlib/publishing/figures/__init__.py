@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "language": "forgetting_paths ratio_histograms",
         "federated": "forgetting_costs washing_out",
         "samplers": "crowds_over_pictures forget_rates plane_samples",
+        "papers": "published_in_intervals",
         "scoreboards": "distance_over_cost duels",
     },
 )
