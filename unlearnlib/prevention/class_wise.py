@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unlearnlib.prevention.controls import signs
-from unlearnlib.prevention.protected import Task
+from unlearnlib.prevention.protected import Task, check_known
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ def class_wise(task: Task, config: ClassWise):
     patterns = task.eps * signs(task.classes, task.examples.shape, config.patch, task.generator("patterns"))
 
     def noise(examples, tally) -> Tensor:
+        check_known(examples, task.classes)
         return patterns[examples.labels]
 
     return noise(task.examples, task.tally), noise

@@ -86,7 +86,7 @@ def mixed(protected: Examples, originals: Examples, share: float, seed: int) -> 
     """
     check_pictures(protected, "protected")
     check_pictures(originals, "originals")
-    check_fraction("share", share, one=True)
+    check_fraction("share", share)
     if protected.images.shape != originals.images.shape or not torch.equal(protected.labels, originals.labels):
         raise ValueError("protected and originals must be the same pictures in the same order: labels or shapes differ")
     mask = stratified(originals.labels, share, seeding.generator(seed, "mixture"))

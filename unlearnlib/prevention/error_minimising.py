@@ -10,8 +10,8 @@ until the share of pictures that f_theta gets wrong falls below `stop`, or for `
 delta a class, whose gradient is the sum over the pictures of the class in a batch.
 
 Huang et al. (ICLR 2021, arXiv:2101.04898). Their code takes learn=10, step=0.1 and, for noise of each picture,
-descend=20 and stop=0.01, which are the defaults here but for `descend`. Deviations: at most `rounds` rounds, which bounds
-the cost where the error does not fall; class-wise they average the deltas of the pictures, here their gradients.
+descend=20 and stop=0.01, which are the defaults here but for `descend`. Deviations: at most `rounds` rounds, which
+bounds the cost where the error does not fall; class-wise they average the deltas of the pictures, here their gradients.
 """
 
 from collections.abc import Callable, Iterator
@@ -94,9 +94,9 @@ def alternated(task: Task, config: ErrorMinimising, hardened: Callable[[nn.Modul
 
                 table[used] = signed_steps(loss, table[used], eps, config.step * eps, config.descend, -1)
                 task.tally.count("gradient", len(index) * config.descend)
+            task.tally.count("forward", len(labels))
             if _wrong(model, protected, labels, config.batch_size) < config.stop:
                 break
-            task.tally.count("forward", len(labels))
     return table[rows]
 
 

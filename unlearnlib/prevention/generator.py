@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from unlearnlib import seeding
 from unlearnlib.prevention.defences import box
-from unlearnlib.prevention.protected import Task
+from unlearnlib.prevention.protected import Task, check_known
 from unlearnlib.training.batches import minibatches
 from unlearnlib.training.modes import training_mode
 from unlearnlib.training.work import multiplications
@@ -38,25 +38,30 @@ class Generator:
 
 
 class Pattern(nn.Module):
-    """G: pixels [B, C, H, W] and labels [B] -> [B, C, H, W]. A coarse pattern of the label meets the picture's edges."""
+    """G: pixels [B, C, H, W] and labels [B] -> [B, C, H, W].
+
+    At half the size, a coarse pattern of the label meets what a convolution sees in the picture.
+    """
 
     SIDE = 8  # of the grid that a label's pattern is drawn on
 
     def __init__(self, channels: int, classes: int, width: int, sees: str):
         super().__init__()
         self.sees, self.width = sees, width
-        self.picture = nn.Conv2d(channels, width, 3, padding=1)
+        self.picture = nn.Conv2d(channels, width, 3, stride=2, padding=1)
         self.side = nn.Embedding(classes, width * self.SIDE**2)
         self.mix, self.out = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        grid = torch.zeros(len(x), self.width, *x.shape[2:])
+        half = [-(-side // 2) for side in x.shape[2:]]
+        grid = torch.zeros(len(x), self.width, *half)
         if self.sees != "picture":
             told = self.side(labels).view(len(x), self.width, self.SIDE, self.SIDE)
-            grid = grid + F.interpolate(told, size=x.shape[2:], mode="nearest")
+            grid = grid + F.interpolate(told, size=half, mode="nearest")
         if self.sees != "label":
             grid = grid + self.picture(x)
-        return self.out(torch.relu(self.mix(torch.relu(grid))))
+        mixed = torch.relu(self.mix(torch.relu(grid)))
+        return self.out(F.interpolate(mixed, size=x.shape[2:], mode="nearest"))
 
 
 def generator(task: Task, config: Generator):
@@ -89,8 +94,8 @@ def generator(task: Task, config: Generator):
 
     @torch.no_grad()
     def noise(more, tally) -> Tensor:
-        if len(more.labels) and int(more.labels.max()) >= task.classes and config.sees != "picture":
-            raise ValueError(f"the generator knows the labels 0 to {task.classes - 1}, not {int(more.labels.max())}")
+        if config.sees != "picture":
+            check_known(more, task.classes)
         tally.algebra(passes * len(more), model, examples)
         parts = torch.arange(len(more)).split(config.batch_size)
         made = [torch.tanh(pattern(more.pixels(index), more.labels[index])) for index in parts]

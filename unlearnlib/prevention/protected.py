@@ -82,6 +82,12 @@ def check_pictures(examples: Examples, what: str = "examples") -> None:
         raise ValueError(f"{what} are empty: there is no picture")
 
 
+def check_known(examples: Examples, classes: int) -> None:
+    """ValueError where further pictures have a label for which no noise was made."""
+    if len(examples) and int(examples.labels.max()) >= classes:
+        raise ValueError(f"the noise is made for the labels 0 to {classes - 1}, not for {int(examples.labels.max())}")
+
+
 def check_budget(eps: float) -> float:
     """ValueError where `eps` is no budget that a picture of 256 grey levels can use."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps <= 1:

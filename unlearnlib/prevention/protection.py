@@ -105,8 +105,8 @@ def protect(name: str, examples: Examples, *, eps: float, seed: int, **hyperpara
                the pictures back, bit for bit
     seed       of all draws
 
-    Raises ValueError in one line on an unknown name or hyper-parameter, a budget below one grey level, pictures that are
-    not uint8, and a network that is no classifier of such pictures.
+    Raises ValueError in one line on an unknown name or hyper-parameter, a budget below one grey level, pictures that
+    are not uint8, and a network that is no classifier of such pictures.
     """
     config = configure(name, **hyperparameters)
     check_pictures(examples)

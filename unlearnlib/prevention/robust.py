@@ -19,6 +19,7 @@ from unlearnlib.prevention.error_minimising import ErrorMinimising, alternated, 
 from unlearnlib.prevention.protected import Task
 from unlearnlib.training.batches import augmented, draws_for
 from unlearnlib.training.modes import evaluating
+from unlearnlib.training.recipe import AUGMENTATIONS
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Robust(ErrorMinimising):
 
 def robust(task: Task, config: Robust):
     """The noise that the alternation ends with; further pictures need it anew."""
+    if config.transform not in AUGMENTATIONS:
+        raise ValueError(f"transform is one of {', '.join(AUGMENTATIONS)}, not {config.transform!r}")
     rng, radius = task.generator("transforms"), config.radius * task.eps
 
     def hardened(model: nn.Module, x: Tensor, labels: Tensor, stage: str):
