@@ -27,6 +27,7 @@ _lookup, __dir__, __all__ = _faces.face(
         "private": "private",
         "attribution": "attribution",
         "language": "language",
+        "prevention": "prevention",
         "audit": "audit",
         "studies": "studies",
     },

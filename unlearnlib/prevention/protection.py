@@ -47,7 +47,7 @@ METHODS = {
     "generator": Method(
         generator.Generator,
         "a generator that is told the label: a reconstruction of an idea",
-        "zhang2023segue",
+        "zhang2025segue",
         generator.generator,
     ),
 }
