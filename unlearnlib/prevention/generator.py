@@ -5,9 +5,9 @@
 with the label y as side information, which is the same wherever the picture goes, and a distortion D, here a blur of
 every other batch, so that the noise outlives it.
 
-**A reconstruction** of the idea of Segue (Zhang et al., ICASSP 2025, arXiv:2310.16061), of which the abstract was read and no
-code was found. That a generator, labels and a distortion layer are used is theirs; the networks, the loss, the blur and
-all numbers are ours. Theirs also takes pseudo-labels in place of labels; this one does not.
+**A reconstruction** of the idea of Segue (Zhang et al., ICASSP 2025, arXiv:2310.16061), of which the abstract was read
+and no code was found. That a generator, labels and a distortion layer are used is theirs; the networks, the loss, the
+blur and all numbers are ours. Theirs also takes pseudo-labels in place of labels; this one does not.
 """
 
 from dataclasses import dataclass
