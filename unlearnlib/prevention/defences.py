@@ -119,6 +119,8 @@ def adversarial(
     if not plain or recipe.precision == "bfloat16":
         raise ValueError("adversarial training takes a recipe without augmentation, smoothing, look-ahead and bfloat16")
     model, total = copied(model), steps_of(len(examples), recipe)
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser, order = optimiser_of(parameters, recipe), seeding.generator(seed, "order")
     batches = minibatches(len(examples), recipe.batch_size, recipe.epochs, order, keep_last=recipe.keep_last)
