@@ -115,7 +115,7 @@ MODEL, RECIPE = models.build("mlp", small.dataset()), Recipe(epochs=1)
         (lambda e: defences.grey(Examples(e.pixels(), e.labels)), "must be uint8"),
         (lambda e: defences.mixed(e, e[:5], 0.5, 0), "same pictures in the same order"),
         (lambda e: defences.mixed(e, e, 1.5, 0), "share must be at least 0 and below 1"),
-        (lambda e: defences.adversarial(MODEL, e, RECIPE, radius=4, seed=0), "eps is a share"),
+        (lambda e: defences.adversarial(MODEL, e, RECIPE, radius=4, seed=0), "radius is a share"),
         (lambda e: defences.adversarial(MODEL, e, RECIPE, radius=0.1, steps=0, seed=0), "steps must be a whole number"),
         (lambda e: defences.adversarial(MODEL, e, replace(RECIPE, augment="flip"), radius=0.1, seed=0), "without aug"),
     ],

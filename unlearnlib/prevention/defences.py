@@ -113,7 +113,7 @@ def adversarial(
     """
     check_pictures(examples)
     check_model(model, examples)
-    check_budget(radius)
+    check_budget(radius, "radius")
     check_whole("steps", steps, 1)
     plain = recipe.augment == "none" and not recipe.label_smoothing and not recipe.lookahead
     if not plain or recipe.precision == "bfloat16":

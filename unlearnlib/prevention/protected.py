@@ -88,12 +88,12 @@ def check_known(examples: Examples, classes: int) -> None:
         raise ValueError(f"the noise is made for the labels 0 to {classes - 1}, not for {int(examples.labels.max())}")
 
 
-def check_budget(eps: float) -> float:
-    """ValueError where `eps` is no budget that a picture of 256 grey levels can use."""
+def check_budget(eps: float, name: str = "eps") -> float:
+    """ValueError where `eps`, known to the caller as `name`, is nothing that 256 grey levels can use."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps <= 1:
-        raise ValueError(f"eps is a share of the pixel range, from 0 to 1, such as 8/255, not {eps!r:.60}")
+        raise ValueError(f"{name} is a share of the pixel range, from 0 to 1, such as 8/255, not {eps!r:.60}")
     if 0 < eps and not _levels(eps):
-        raise ValueError(f"eps={eps:g} is below one grey level (1/255): no published picture could differ")
+        raise ValueError(f"{name}={eps:g} is below one grey level (1/255): no published picture could differ")
     return float(eps)
 
 
