@@ -29,6 +29,7 @@ _lookup, __dir__, __all__ = _faces.face(
         "generative": "generative",
         "language": "language",
         "federated": "federated",
+        "prevention": "prevention",
         "audit": "audit",
         "studies": "studies",
     },
