@@ -23,7 +23,7 @@ def _extension(name: str):
         sys.path.pop(0)
 
 
-results, terms, chapters = map(_extension, ("book_results", "book_terms", "book_chapters"))
+results, terms, chapters, dials = map(_extension, ("book_results", "book_terms", "book_chapters", "book_dials"))
 GLOSSARY = """# Glossary
 
 :::{glossary}
@@ -178,3 +178,32 @@ def test_facts_count_words_minutes_and_claims():
         '<p class="chapter-facts">4 minutes to read · less than a minute to run on one core · '
         "3 claims: 2 hold, 1 fails</p>"
     )
+
+
+# --- dials
+
+
+HEAD = "panel,series,kind,x axis,x,y axis,y,value"
+
+
+def drawn(axis="weight, beta"):
+    lines = [HEAD]
+    for x, y in ((0, 1), (0.1, 2), (0.2, 4)):
+        lines.append(f'one,error,line,"{axis}",{x},gap,{y},')
+        lines += [f'one,,band,"{axis}",{x},gap,{y + end},' for end in (-0.5, 0.25)]
+    return "\n".join([*lines, f'one,null,level,"{axis}",,gap,3,', f'one,null,level,"{axis}",,gap,3.5,']) + "\n"
+
+
+def test_a_dial_shows_each_setting_with_its_band_and_the_level():
+    found = dials.dial(drawn(), "beta")
+    assert found["x"] == [0, 0.1, 0.2]
+    (panel,) = found["panels"]
+    assert panel["series"] == [{"name": "error", "mid": [1, 2, 4], "low": [0.5, 1.5, 3.5], "high": [1.25, 2.25, 4.25]}]
+    assert panel["level"] == [3, 3.5] and panel["range"] == [0.5, 4.25] and panel["title"] == "one"
+
+
+def test_without_the_axis_or_with_two_settings_there_is_no_dial():
+    assert dials.dial(drawn(), "damping") is None
+    assert dials.dial(drawn(axis="beta too"), "beta") is None
+    assert dials.dial("\n".join(line for line in drawn().splitlines() if ",0.2," not in line), "beta") is None
+    assert dials.dial("", "beta") is None

@@ -89,20 +89,34 @@ def test_data_of_lines_bars_points_bands_and_matrices():
     left.plot([1, 2], [0.25, 1 / 3], label="line")
     left.scatter([5], [6], label="dots")
     left.bar([7, 8], [0.5, 0.75], label="bars")
-    left.axhline(0.5)  # stands for a level, not for a series of numbers
+    left.axhline(0.5, label="chance")
+    left.axvspan(2, 3, label="null")
+    left.set_ylabel("gap")
     right.pcolormesh(np.array([[1.0, 2.0]]))
     right.set_xticks([0.5, 1.5], ["low", "high"])
     right.set_title("map")
-    found = rows(figure)
-    assert found[0] == ["panel", "series", "kind", "x", "y", "value"]
-    assert ["panel 1", "line", "line", "2", "0.333333", ""] in found
-    assert ["panel 1", "dots", "points", "5", "6", ""] in found
-    assert [row[1] for row in found if row[2] == "line"] == ["line", "line"]
-    assert [row for row in found if row[2] == "bar"] == [
-        ["panel 1", "bars", "bar", "7", "0.5", ""],
-        ["panel 1", "bars", "bar", "8", "0.75", ""],
+    found = [dict(zip(shown.COLUMNS, row, strict=True)) for row in rows(figure)[1:]]
+
+    def drawn(series, kind):
+        return [(r["x"], r["y"]) for r in found if (r["series"], r["kind"]) == (series, kind)]
+
+    assert drawn("line", "line") == [("1", "0.25"), ("2", "0.333333")]
+    assert drawn("dots", "points") == [("5", "6")]
+    assert drawn("bars", "bar") == [("7", "0.5"), ("8", "0.75")]
+    assert drawn("chance", "level") == [("", "0.5")]
+    assert drawn("null", "level") == [("2", ""), ("3", "")]
+    assert {(r["panel"], r["y axis"]) for r in found} == {("panel 1", "gap"), ("map", "")}
+    assert [(r["x"], r["y"], r["value"]) for r in found if r["kind"] == "matrix"] == [
+        ("low", "0.5", "1"),
+        ("high", "0.5", "2"),
     ]
-    assert ["map", "", "matrix", "high", "0.5", "2"] in found
+
+
+def test_a_panel_without_a_title_has_that_of_its_column():
+    figure, drawn = plt.subplots(2, 1)
+    drawn[0].set_title("above")
+    drawn[1].plot([1], [2])
+    assert rows(figure)[1][0] == "above"
 
 
 def test_a_mesh_of_thousands_is_a_picture():

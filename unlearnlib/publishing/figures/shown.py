@@ -174,25 +174,38 @@ def _spread_ticks(figure, axes) -> None:
             a.tick_params(axis="x", labelrotation=45)
 
 
+COLUMNS = ("panel", "series", "kind", "x axis", "x", "y axis", "y", "value")
+
+
 def table(figure) -> str:
-    """What was drawn, as csv: panel, series, kind, x, y, value; "" where it is nothing but pixels, or too much.
+    """What was drawn, as csv with `COLUMNS`; "" where it is nothing but pixels, or too much.
 
     Lines and points give their coordinates, a bar its place and height, a step its edges and levels, a band its
-    outline, a matrix its column, its row and the value there. Where an axis names its ticks, the name stands for the
-    number.
+    outline, a matrix its column, its row and the value there, a level (a line or a zone across the panel) its one
+    coordinate.
+    Where an axis names its ticks, the name stands for the number.
     """
     lines, drawn = [], [a for a in figure.axes if a.get_visible()]
     for number, axes in enumerate(drawn, 1):
-        panel = axes.get_title() or axes.get_title("left") or (f"panel {number}" if len(drawn) > 1 else "")
+        panel = _title(axes, drawn) or (f"panel {number}" if len(drawn) > 1 else "")
         for series, kind, points in _series(axes):
-            told = [(_told(axes.xaxis, x), _told(axes.yaxis, y), *(f"{v:.6g}" for v in rest)) for x, y, *rest in points]
-            lines += [[panel, "" if series.startswith("_") else series, kind, *point] for point in told]
+            head = [panel, "" if series.startswith("_") else series, kind]
+            for x, y, *rest in points:
+                told = [axes.get_xlabel(), _told(axes.xaxis, x), axes.get_ylabel(), _told(axes.yaxis, y)]
+                lines.append([*head, *told, f"{rest[0]:.6g}" if rest else ""])
     if not lines or len(lines) > MOST_NUMBERS:
         return ""
-    x, y = drawn[0].get_xlabel() or "x", drawn[0].get_ylabel() or "y"
-    wide = max(map(len, lines))
-    head = ["panel", "series", "kind", x, y, "value"][:wide]
-    return "".join(",".join([*map(_quoted, line), *[""] * (wide - len(line))]) + "\n" for line in [head, *lines])
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in [COLUMNS, *lines])
+
+
+def _title(axes, drawn) -> str:
+    """The panel's title, or that of the uppermost panel of its column."""
+    own = axes.get_title() or axes.get_title("left")
+    if own or axes.get_subplotspec() is None:
+        return own
+    column = axes.get_subplotspec().colspan.start
+    above = [a for a in _panels(axes.figure) if a in drawn and a.get_subplotspec().colspan.start == column]
+    return above[0].get_title() or above[0].get_title("left") if above else ""
 
 
 def _quoted(text: str) -> str:
@@ -201,7 +214,9 @@ def _quoted(text: str) -> str:
 
 
 def _told(axis, value: float) -> str:
-    """A number, or the name that the axis gives to it."""
+    """A number, or the name that the axis gives to it; "" for the coordinate that a level does not have."""
+    if np.isnan(value):
+        return ""
     if isinstance(axis.get_major_locator(), mpl.ticker.FixedLocator) and value in axis.get_major_locator().locs:
         return axis.get_major_formatter()(value) or f"{value:.6g}"
     return f"{value:.6g}"
@@ -210,8 +225,11 @@ def _told(axis, value: float) -> str:
 def _series(axes) -> Iterator[tuple[str, str, np.ndarray]]:
     """(series, kind, points [n, 2 or 3]) of everything on the axes that stands for numbers."""
     for line in axes.lines:
+        points = _columns(line.get_xdata(orig=False), line.get_ydata(orig=False))
         if line.get_transform().contains_branch(axes.transData):
-            yield str(line.get_label()), "line", _columns(line.get_xdata(orig=False), line.get_ydata(orig=False))
+            yield str(line.get_label()), "line", points
+        else:
+            yield str(line.get_label()), "level", _level(line.get_transform(), axes, points)[:1]
     for item in axes.collections:
         name = str(item.get_label())
         if isinstance(item, mpl.collections.QuadMesh):
@@ -230,9 +248,22 @@ def _series(axes) -> Iterator[tuple[str, str, np.ndarray]]:
     for patch in (p for p in axes.patches if isinstance(p, mpl.patches.StepPatch)):
         values, edges, _ = patch.get_data()
         yield str(patch.get_label()), "step", _columns(edges[:-1], values)
+    for patch in (p for p in axes.patches if isinstance(p, mpl.patches.Rectangle)):
+        along = patch.get_transform().contains_branch_seperately(axes.transData)
+        if sum(along) == 1:  # a zone across the panel
+            corners = np.array(
+                [patch.get_xy(), (patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height())]
+            )
+            yield str(patch.get_label()), "level", _level(patch.get_transform(), axes, corners)
     for image in () if _is_picture(axes) else axes.images:
         if np.ndim(image.get_array()) == 2:
             yield "", "matrix", _entries(image.get_array())
+
+
+def _level(transform, axes, points: np.ndarray) -> np.ndarray:
+    """Points of which only the coordinates on the axis of data count."""
+    counts = transform.contains_branch_seperately(axes.transData)
+    return np.where(counts, np.asarray(points, float), np.nan)
 
 
 def _columns(*columns) -> np.ndarray:
