@@ -1,7 +1,7 @@
 """Where the book lives: one setting turns on every link that needs an address; without it the book points nowhere.
 
-`BOOK_REPOSITORY=https://github.com/owner/name` gives each page links to its source, to a new issue, to Colab and Binder,
-and the day its source last changed. `BOOK_URL` is the address of the pages; by default that of GitHub's pages is taken.
+`BOOK_REPOSITORY=https://github.com/owner/name` gives each page links to its source, to a new issue, to Colab and
+Binder, and the day its source last changed. `BOOK_URL` is the address of the pages; by default that of GitHub is taken.
 An address gives the canonical link, the social picture and `sitemap.xml`. Always written, since they point to files of
 the book alone: `llms.txt`, a list of all pages for programs that read, and `ro-crate-metadata.json`, which describes
 the book as a research object (RO-Crate 1.1).

@@ -23,7 +23,7 @@ from PIL import Image
 from unlearnlib.publishing.figures.appearance import mpl
 
 DPI = 200  # of the picture: two pixels of it for one of most screens
-NARROW = 3.45  # inches, and a tenth on each side: a phone of 390 pixels leaves 358
+NARROW = 3.5  # inches, and a twentieth on each side: a phone of 390 pixels leaves 358
 CSS = 96  # pixels of a page in an inch
 PHONE = 400  # CSS pixels: a narrow picture that came out wider is none
 MOST_NUMBERS = 4000  # of a figure whose data are kept: a mesh of more is a picture
@@ -53,7 +53,7 @@ def _drawn(figure) -> tuple[str, int, int]:
     """The picture as base64, and its width and height on a page."""
     raw, small = io.BytesIO(), io.BytesIO()
     # Without the version of the drawing library in its bytes.
-    figure.savefig(raw, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(raw, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.05, metadata={"Software": None})
     picture = Image.open(raw).convert("RGB")
     if picture.getcolors(1 << 15):  # lines and text: a palette makes a third of the size
         picture = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -98,6 +98,7 @@ def _narrowed(figure) -> Iterator[None]:
         figure.set_size_inches(NARROW, size[1])
     for text, said in texts.items():
         text.set_text("\n".join(textwrap.fill(line, _LETTERS // columns) for line in said.split("\n")))
+    own = list(figure.legends)
     legends, below = _legends_below(figure, axes)
     _spread_ticks(figure, axes)
     try:
@@ -107,6 +108,7 @@ def _narrowed(figure) -> Iterator[None]:
             legend.remove()
         for legend in legends:
             legend.set(visible=True, in_layout=True)
+        figure.legends[:] = own
         for a, spec in zip(axes, specs, strict=True):
             a.set_subplotspec(spec)
         for text, said in texts.items():
@@ -161,6 +163,7 @@ def _legends_below(figure, axes) -> tuple[list, list]:
         ncols = max(1, min(columns, len(labels)))
         below.append(figure.legend(legend.legend_handles, labels, loc="outside lower center", ncols=ncols, **options))
         legend.set(visible=False, in_layout=False)
+    figure.legends[:] = below  # one outside the axes takes its place even when it is not seen
     return moved, below
 
 
@@ -218,7 +221,7 @@ def _told(axis, value: float) -> str:
     if np.isnan(value):
         return ""
     if isinstance(axis.get_major_locator(), mpl.ticker.FixedLocator) and value in axis.get_major_locator().locs:
-        return axis.get_major_formatter()(value) or f"{value:.6g}"
+        return str(axis.get_major_formatter()(value) or f"{value:.6g}")
     return f"{value:.6g}"
 
 
