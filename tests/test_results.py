@@ -199,7 +199,12 @@ def test_a_dial_shows_each_setting_with_its_band_and_the_level():
     assert found["x"] == [0, 0.1, 0.2]
     (panel,) = found["panels"]
     assert panel["series"] == [{"name": "error", "mid": [1, 2, 4], "low": [0.5, 1.5, 3.5], "high": [1.25, 2.25, 4.25]}]
-    assert panel["level"] == [3, 3.5] and panel["range"] == [0.5, 4.25] and panel["title"] == "one"
+    assert (
+        panel["level"] == [3, 3.5]
+        and panel["across"] == "null"
+        and panel["range"] == [0.5, 4.25]
+        and panel["title"] == "one"
+    )
 
 
 def test_without_the_axis_or_with_two_settings_there_is_no_dial():

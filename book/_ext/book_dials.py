@@ -27,16 +27,12 @@ DIALS = {
 LEAST = 3  # settings that make a dial
 
 
-def _floats(rows, column: str) -> list[float]:
-    return [float(row[column]) for row in rows if row[column]]
-
-
 def dial(data: str, axis: str) -> dict | None:
     """What a slider along the horizontal axis `axis` shows, from the csv of a figure; None where it has no such axis.
 
-    {"x": settings, "panels": [{"title", "y", "range", "level", "series": [{"name", "mid", "low", "high"}]}]}, with one
-    number or None a setting. `low` and `high` are the ends of everything drawn for the series at the setting, `mid` its
-    longest line; `level` are the ends of what is drawn across the panel, such as the null.
+    {"x": settings, "panels": [{"title", "y", "range", "level", "across", "series"}]}, and a series is {"name", "mid",
+    "low", "high"} with one number or None a setting: `low` and `high` are the ends of everything drawn for it there,
+    `mid` the middle one. `level` are the ends of what is drawn across the panel, such as the null, `across` its names.
     """
     rows = [row for row in csv.DictReader(io.StringIO(data)) if row.get("x axis") is not None]
     ours = [r for r in rows if axis in (r["x axis"].lower(), r["x axis"].lower().split(",")[-1].strip())]
@@ -50,7 +46,8 @@ def dial(data: str, axis: str) -> dict | None:
         series = []
         for name in dict.fromkeys(r["series"] for r in here if r["kind"] == "line"):
             series += _series(name, here, settings)
-        level = sorted(_floats([r for r in here if r["kind"] == "level"], "y"))
+        across = [r for r in here if r["kind"] == "level" and r["y"]]
+        level = sorted(float(r["y"]) for r in across)
         ends = [v for s in series for part in ("low", "high", "mid") for v in s[part] if v is not None] + level
         panels.append(
             {
@@ -58,6 +55,7 @@ def dial(data: str, axis: str) -> dict | None:
                 "y": title[1],
                 "range": [min(ends), max(ends)],
                 "level": [level[0], level[-1]] if level else None,
+                "across": ", ".join(dict.fromkeys(r["series"] for r in across if r["series"])),
                 "series": series,
             }
         )
@@ -78,13 +76,11 @@ def _series(name: str, here: list[Mapping], settings: list[float]) -> list[dict]
         return []
     mid = [sorted(ys)[len(ys) // 2] if ys else None for ys in at.values()]
     # A band has no name of its own: it belongs to the line that runs inside it.
-    bands = {
-        x: [float(r["y"]) for r in here if r["kind"] == "band" and _is_number(r["x"]) and float(r["x"]) == x]
-        for x in at
-    }
+    outlines = [(float(r["x"]), float(r["y"])) for r in here if r["kind"] == "band" and _is_number(r["x"])]
     low, high = [], []
     for (x, ys), middle in zip(at.items(), mid, strict=True):
-        pairs = zip(sorted(bands[x])[::1], sorted(bands[x])[1:], strict=False)
+        edges = sorted(end for place, end in outlines if place == x)
+        pairs = zip(edges, edges[1:], strict=False)
         around = [pair for pair in pairs if ys and pair[0] <= middle <= pair[1]]
         ends = [*ys, *(around[0] if around else ())]
         low.append(min(ends, default=None))

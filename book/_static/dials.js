@@ -46,7 +46,8 @@ function build(dial, number) {
     for (const series of panel.series) rows.push(line(panel, series));
     dial.append(...rows.slice(-panel.series.length));
   }
-  if (panels.some(panel => panel.level)) dial.append(made("p", "dial-note", "The shaded zone is what the figure draws across: the reference, as retraining."));
+  const across = [...new Set(panels.map(panel => panel.across).filter(Boolean))];
+  if (across.length) dial.append(made("p", "dial-note", `Shaded across: ${across.join("; ")}.`));
   const turn = () => {
     reading.textContent = short(x[slider.value]);
     slider.setAttribute("aria-valuetext", reading.textContent);
