@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book/_ext"))
+import book_converter  # noqa: E402
 import book_print  # noqa: E402
 
 sys.path.pop(0)
@@ -65,3 +66,14 @@ def test_without_a_browser_no_pdf_is_made_and_it_says_so(tmp_path, monkeypatch):
     monkeypatch.delenv("CHROMIUM", raising=False)
     monkeypatch.setattr(book_print.shutil, "which", lambda name: None)
     assert "no Chromium" in book_print.pdf(tmp_path, tmp_path / "x.pdf", [])
+
+
+def test_the_converter_counts_kinds_of_complaints():
+    said = "\x1b[33m⚠️  a/b.md:3 no such role 'x'\x1b[0m\n⚠️  c/d.md:7 no such role 'y'\n⛔️ e/f.md broken\nfine\n"
+    found = book_converter.complaints(said)
+    assert found.total() == 3 and sorted(found.values()) == [1, 2]
+
+
+def test_without_the_second_version_nothing_is_converted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(book_converter.sys, "argv", ["book_converter.py", str(tmp_path / "none")])
+    assert book_converter.main() == 0 and "nothing was converted" in capsys.readouterr().out

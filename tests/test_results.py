@@ -156,6 +156,10 @@ def test_a_term_is_found_once_where_it_means_itself(text, found):
     assert "".join(piece for piece, _ in pieces) == text
 
 
+def test_abbreviations_of_one_entry_are_found_each():
+    assert terms.mark("the TA of a model", ("UA, RA, TA",)) == [("the ", ""), ("TA", "UA, RA, TA"), (" of a model", "")]
+
+
 def test_an_everyday_word_in_italics_is_the_term():
     assert terms.mark("work", ("work",), emphasised=True) == [("work", "work")]
     assert terms.mark("it does not work", ("work",)) == [("it does not work", "")]

@@ -5,8 +5,10 @@ Copies the sources to a temporary folder, lets Jupyter Book 2 (`PROGRAM`, by def
 itself is not touched. Where there is no such program it says so. Never a reason to stop.
 """
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 SOURCES = ("_config.yml", "_toc.yml", "index.md", "book", "notebooks")
-SECONDS = 900
+SECONDS = 300  # for each of its two steps
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _COMPLAINT = re.compile(r"(⚠️?|⛔️?|\bwarning\b|\berror\b)", re.IGNORECASE)
 
@@ -39,22 +41,20 @@ def complaints(text: str) -> Counter:
 
 
 def convert(program: str, folder: Path) -> str:
-    """What the program said while it made its configuration and built the pages."""
+    """What the program said while it made its configuration and read the pages."""
     said = ""
-    for arguments in (["init", "--write-toc"], ["build", "--html"]):
-        try:
-            done = subprocess.run(
-                [program, *arguments],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                input="y\n" * 5,
-                timeout=SECONDS,
-                check=False,
+    for arguments in (["init", "--write-toc"], ["build", "--site"]):
+        with (folder / "said.log").open("w+", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [program, *arguments], cwd=folder, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
             )
-            said += done.stdout + done.stderr
-        except subprocess.TimeoutExpired:
-            said += f"warning: {arguments[0]} took longer than {SECONDS} seconds\n"
+            try:
+                process.communicate(b"y\n" * 5, timeout=SECONDS)
+            except subprocess.TimeoutExpired:  # some versions fetch a theme, or wait for a reader
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            log.seek(0)
+            said += log.read()
     return said
 
 

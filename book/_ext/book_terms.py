@@ -58,6 +58,8 @@ def _patterns(terms: tuple[str, ...]) -> list[tuple[str, re.Pattern]]:
         # Capitals inside belong to the name; a small first letter may stand at the beginning of a sentence.
         first = f"[{term[0]}{term[0].upper()}]" if term[0].islower() else re.escape(term[0])
         rest = re.escape(term[1:]).replace(r"\ ", r"\s+")
+        if re.fullmatch(r"[A-Z]{2,4}(, [A-Z]{2,4})+", term):  # several abbreviations in one entry
+            rest, first = "", f"(?:{term.replace(', ', '|')})"
         found.append((term, re.compile(EVERYDAY.get(term) or rf"(?<![\w-]){first}{rest}s?(?![\w-])")))
     return found
 
