@@ -27,7 +27,12 @@ def config(monkeypatch):
 def test_without_the_setting_nothing_points_anywhere(config):
     before = vars(config).copy()
     book_launch.set_addresses(None, config)
-    assert vars(config) == before | {"html_theme_options": {}}
+    assert vars(config) == before | {"book_repository": ""}
+    # jupyter-book fills in its own repository: a page must not take that for ours
+    config.html_theme_options["repository_url"] = "https://github.com/executablebooks/jupyter-book"
+    context = {"body": "<h1>One</h1>"}
+    book_launch.tell_day(SimpleNamespace(config=config), "notebooks/01-x", "page.html", context, None)
+    assert context == {"body": "<h1>One</h1>"}
 
 
 def test_the_repository_turns_on_all_links(config, monkeypatch):
@@ -45,6 +50,16 @@ def test_an_address_alone_gives_the_canonical_link_alone(config, monkeypatch):
     monkeypatch.setenv("BOOK_URL", "https://book.example/x")
     book_launch.set_addresses(None, config)
     assert config.html_baseurl == config.ogp_site_url == "https://book.example/x/" and not config.html_theme_options
+
+
+def test_a_chapter_says_how_to_install_where_it_opens(config, monkeypatch):
+    monkeypatch.setenv("BOOK_REPOSITORY", "https://github.com/o/n")
+    book_launch.set_addresses(None, config)
+    app = SimpleNamespace(config=config, book_days={"notebooks/01-x.ipynb": "2026-02-03"}, srcdir="/s")
+    app.env = SimpleNamespace(doc2path=lambda name: f"/s/{name}.ipynb")
+    context = {"body": "<h1>One</h1>"}
+    book_launch.tell_day(app, "notebooks/01-x", "page.html", context, object())
+    assert "git+https://github.com/o/n" in context["body"] and context["last_updated"] == "2026-02-03"
 
 
 def test_another_host_has_no_launch_buttons_and_no_guessed_address(config, monkeypatch):

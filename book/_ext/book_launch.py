@@ -48,6 +48,7 @@ def set_addresses(app, config) -> None:
         address = address.rstrip("/") + "/"
         config.html_baseurl = config.ogp_site_url = address
         config.ogp_image = address + PICTURE
+    config.book_repository = repo  # the theme's own option has a default of its makers
     if repo:
         launch = {"notebook_interface": "classic"}
         if repo.startswith("https://github.com/"):
@@ -84,14 +85,15 @@ def _log(folder: str) -> str:
 
 def tell_day(app, pagename: str, templatename: str, context: dict, doctree) -> None:
     """The day of the page's last change, in place of that of the build; and how to install where a notebook opens."""
-    if not app.config.html_theme_options.get("repository_url"):
+    repo = app.config.book_repository
+    if not repo:
         return
     if not hasattr(app, "book_days"):
         app.book_days = changed(_log(app.srcdir))
     source = os.path.relpath(app.env.doc2path(pagename), app.srcdir) if doctree is not None else ""
     context["last_updated"] = app.book_days.get(source)
-    if pagename.startswith("notebooks/") and "colab_url" in app.config.html_theme_options.get("launch_buttons", {}):
-        install = f'%pip install "does-it-forget[book] @ git+{app.config.html_theme_options["repository_url"]}"'
+    if pagename.startswith("notebooks/") and "colab_url" in app.config.html_theme_options["launch_buttons"]:
+        install = f'%pip install "does-it-forget[book] @ git+{repo}"'
         note = f'<p class="chapter-facts">On Colab, run this cell first: <code>{escape(install)}</code></p>'
         context["body"] = context["body"].replace("</h1>", f"</h1>\n{note}", 1)
 
@@ -184,6 +186,7 @@ def parts_of(toc: Mapping) -> dict[str, list[str]]:
 
 
 def setup(app):
+    app.add_config_value("book_repository", "", "html")
     app.connect("config-inited", set_addresses)
     app.connect("html-page-context", tell_day, priority=900)
     app.connect("build-finished", write_files, priority=450)  # after the data, before the policy
