@@ -182,6 +182,8 @@ def test_facts_count_words_minutes_and_claims():
         '<p class="chapter-facts">4 minutes to read · less than a minute to run on one core · '
         "3 claims: 2 hold, 1 fails</p>"
     )
+    nb["cells"][0]["source"] = ["```{admonition} At a glance\n:class: note at-a-glance\nTime: ten minutes"]
+    assert chapters.facts(nb, 0.3) == '<p class="chapter-facts">3 claims: 2 hold, 1 fails</p>'
 
 
 # --- dials

@@ -14,6 +14,7 @@ from docutils import nodes
 from sphinx.transforms import SphinxTransform
 
 WORDS_A_MINUTE = 200
+BOX = "at-a-glance"  # class of the box at the head of a chapter
 PLUMBING = re.compile(r"^\s*bookkeeping\.(?:pin_numerics|begin|table|claim|reproduce)\(", re.MULTILINE)
 _NUMBERED = re.compile(r"^\d\d\. ")
 
@@ -25,10 +26,11 @@ def minutes(value: float) -> str:
 
 
 def facts(nb: Mapping, spent: float | None) -> str:
-    """One line of HTML: minutes to read and to run, and how the claims of the page came out."""
+    """One line of HTML: minutes to read and to run unless a box says them, and how the claims of the page came out."""
     prose = " ".join("".join(cell["source"]) for cell in nb["cells"] if cell["cell_type"] == "markdown")
-    told = [f"{minutes(len(prose.split()) / WORDS_A_MINUTE)} to read"]
-    if spent is not None:
+    boxed = BOX in prose  # where the author says how long it takes, two answers are one too many
+    told = [] if boxed else [f"{minutes(len(prose.split()) / WORDS_A_MINUTE)} to read"]
+    if spent is not None and not boxed:
         told.append(f"{minutes(spent)} to run on one core")
     outputs = [output for cell in nb["cells"] for output in cell.get("outputs", [])]
     noted = [output.get("metadata", {}).get("unlearnlib", {}).get("claim") for output in outputs]
