@@ -39,7 +39,7 @@ def facts(nb: Mapping, spent: float | None) -> str:
         counted = [(verdicts.count(v), v) for v in ("holds", "fails", "open") if v in verdicts]
         said = ", ".join(f"{n} {v if n == 1 or v == 'open' else v.rstrip('s')}" for n, v in counted)
         told.append(f"{len(verdicts)} claims: {said}" if len(verdicts) > 1 else f"1 claim: {said}")
-    return f'<p class="chapter-facts">{html.escape(" · ".join(told))}</p>'
+    return f'<p class="chapter-facts">{html.escape(" · ".join(told))}</p>' if told else ""
 
 
 class Chapter(SphinxTransform):
