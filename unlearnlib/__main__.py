@@ -21,6 +21,7 @@ COMMANDS = {
         "check": ("unlearnlib.publishing.runner", "say what may not be committed"),
         "changed": ("unlearnlib.publishing.review", "list the pages that differ from a commit, and in what"),
         "pages": ("unlearnlib.publishing.runner", "write the pages of claims, status and method cards"),
+        "numbers": ("unlearnlib.publishing.numbers", "print the numbers you should get, or compare yours with them"),
     },
     "your own models": {
         "methods": ("unlearnlib.methods.listing", "the table of unlearning methods, as text, CSV or JSON"),

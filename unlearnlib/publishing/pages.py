@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from unlearnlib.publishing import bookkeeping, cards, measured, notebooks, provenance
+from unlearnlib.publishing import bookkeeping, cards, measured, notebooks, papers, provenance
 from unlearnlib.publishing.execution import TIMINGS, committed
 from unlearnlib.publishing.markup import code, grid_table, plain
 
@@ -95,7 +95,7 @@ def generate(folder: Path = FOLDER) -> list[Path]:
     states = {path: provenance.state(path) for path in paths}
     minutes = json.loads(TIMINGS.read_text()) if TIMINGS.exists() else {}
     texts = {"claims.md": claims(pages), "status.md": status(pages, states, minutes)}
-    texts |= {"methods.md": cards.page()} | measured.texts()
+    texts |= {"methods.md": cards.page()} | measured.texts() | papers.texts()
     for name, text in texts.items():
         if notebooks.fetch(folder / name) != text:
             notebooks.write_text(folder / name, text)
