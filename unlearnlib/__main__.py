@@ -19,6 +19,7 @@ COMMANDS = {
         "grid": ("unlearnlib.publishing.runner", "execute one chapter for every combination of parameter values"),
         "status": ("unlearnlib.publishing.runner", "say which pages are older than their code, and why"),
         "check": ("unlearnlib.publishing.runner", "say what may not be committed"),
+        "changed": ("unlearnlib.publishing.review", "list the pages that differ from a commit, and in what"),
         "pages": ("unlearnlib.publishing.runner", "write the pages of claims, status and method cards"),
         "numbers": ("unlearnlib.publishing.numbers", "print the numbers you should get, or compare yours with them"),
     },

@@ -14,6 +14,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 from unlearnlib.methods.catalogue import HOMES  # noqa: E402
 from unlearnlib.publishing import figures  # noqa: E402
 from unlearnlib.publishing.figures import appearance  # noqa: E402
+from unlearnlib.publishing.figures import shown as pages  # noqa: E402
 
 RNG = np.random.default_rng(0)
 SIDE = np.linspace(-1, 1, 12)
@@ -410,6 +411,9 @@ def test_a_figure_shows_what_it_should_and_can_be_read(name):
             for part in parts:
                 if isinstance(part, mpl.lines.Line2D):
                     assert contrast(part.get_color()) >= 3, part.get_label()
+    with pages._narrowed(figure):  # on a phone, and as numbers
+        assert figure.get_figwidth() == pages.NARROW
+    assert len(pages.table(figure).splitlines()) <= pages.MOST_NUMBERS + 1
 
 
 def test_public_names_work_under_the_short_name_too():
