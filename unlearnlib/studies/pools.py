@@ -125,21 +125,39 @@ def _audited(setting, chosen, models: int, seed: int, name: str, done) -> tuple[
 
 
 def _tags(setting: Setting, candidate: Candidate, models: int, seed: int, name: str) -> dict[str, object]:
-    """The columns that say what a row is of. Equal `run_id`: equal code, data and numerics."""
-    made_by = addresses.code("unlearnlib.studies.pools", "unlearnlib.methods.registry", candidate.home)
-    run = {"setting": setting, "candidate": candidate, "models": models, "seed": seed, "code": made_by}
+    """The columns that say what a row is of."""
     return {
         "study": name,
         "dataset": setting.dataset,
         "arch": setting.model,
         "method": candidate.label,
-        "config_hash": addresses.key(method=candidate.method, hyperparameters=candidate.hyperparameters)[:12],
+        "config_hash": _digest(method=candidate.method, hyperparameters=candidate.hyperparameters),
         "forget_set_id": f"a third of {setting.forget}, seed {setting.split_seed}",
         "forget_kind": setting.forget.partition(":")[0],
         "seed_train": seed,
         "tuned_trials": tidy.NAN if candidate.tuned_trials is None else candidate.tuned_trials,
-        "run_id": addresses.key(what="pool", **run, numerics=addresses.numerics(device()))[:12],
+        "run_id": _run(setting, candidate, models, seed),
     }
+
+
+def _digest(**parts) -> str | float:
+    """Twelve digits of an address; NaN where a hyper-parameter is a function, say, and has none."""
+    try:
+        return addresses.key(**parts)[:12]
+    except addresses.Unkeyable:
+        return tidy.NAN
+
+
+def _run(setting: Setting, candidate: Candidate, models: int, seed: int) -> str | float:
+    """Equal for equal code, data, numerics and arguments; NaN for a method outside the library."""
+    try:
+        code = addresses.code("unlearnlib.studies.pools", "unlearnlib.methods.registry", candidate.home)
+    except addresses.Unkeyable:
+        return tidy.NAN
+    made = {"setting": setting, "candidate": candidate, "models": models, "seed": seed}
+    return _digest(
+        what="pool", code=code, data=setting.split().checksum(), numerics=addresses.numerics(device()), **made
+    )
 
 
 def _pool(setting: Setting, models: int, seed: int) -> _Pool:

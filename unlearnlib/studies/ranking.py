@@ -58,9 +58,9 @@ class Leaderboard:
     difference, its limits and a word: "wins", "loses", "draw", or "" where there is no opponent.
 
     `proxies`: audit, statistic, subset, correlation, low, high, methods. `seeds`: on which all methods were audited.
-    `scores` [ranked methods, seeds], in the order of the table. `order` [ranked, ranked]: +1 where the method of the row
-    is surely worse than that of the column, -1 where it is surely better, 0 where they are not told apart; any subset of
-    the methods has rank intervals from it that hold as well. None with one seed.
+    `scores` [ranked methods, seeds], in the order of the table. `order` [ranked, ranked]: +1 where the method of the
+    row is surely worse than that of the column, -1 where it is surely better, 0 where they are not told apart; rank
+    intervals of any subset of the methods follow from it and hold as well. None with one seed.
     """
 
     table: pd.DataFrame
