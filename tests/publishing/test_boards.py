@@ -87,7 +87,17 @@ def test_requests_make_boards_of_their_own_and_read_well():
     found = boards.boards(rows)
     assert [board["request"] for board in found] == ["random 10 %", "one class (3)"]
     assert boards.in_words("a third of random:0.25") == "a third of random 25 %"
+    assert boards.in_words("random, own set for each model") == "random examples, own set for each model"
     assert boards.in_words("mislabelled:0.01") == "mislabelled 1 %" and boards.in_words("odd") == "odd"
+
+
+def test_budgets_are_lines_of_their_own_and_baselines_stand_once():
+    """One file a budget, each with the baselines once more: as pools of large networks are kept."""
+    rows = pd.concat([board_rows.rows().assign(budget=share) for share in (0.02, 0.1)]).assign(file="a.parquet")
+    (board,) = boards.boards(rows)
+    names = [line["method"] for line in board["lines"]]
+    assert {"scrub, 2 %", "scrub, 10 %", "original", "retrain, other seed"} < set(names) and "scrub" not in names
+    assert board["rows"] == 5 * 8 * (2 * 5 + 2) and boards.about("scrub, 2 %")["base"] == "scrub"
 
 
 def test_what_is_known_of_a_method_is_found_by_its_label():
@@ -103,7 +113,7 @@ def test_without_results_all_fragments_say_so():
     rows = board_rows.rows()[:0].assign(file="")
     texts = board_pages.texts([], rows, {})
     assert "nothing is ranked" in texts["board-ranks.md"]
-    assert "no results file yet" in texts["board-costs.md"] and "no results file yet" in texts["board-requests.md"]
+    assert all("No results file" in texts[name] for name in ("board-costs.md", "guide-costs.md", "board-requests.md"))
     assert texts["board-files.md"].count("not there yet") == len(board_pages.PLANNED)
     assert "no method is named" in guide.budgets([])
     data = re.search(r'id="boards-data">(.*?)</script>', texts["board.html"])[1]

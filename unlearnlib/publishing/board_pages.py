@@ -16,7 +16,7 @@ from unlearnlib.publishing.markup import code, grid_table, plain
 from unlearnlib.publishing.tables import estimate
 
 plt = optional("matplotlib.pyplot")
-NONE_YET = "No results file with a ranking audit, U-LiRA or KLoM, is here yet, so nothing is ranked."
+NONE_YET = "No results file with a ranking audit, U-LiRA or KLoM, is here yet: nothing is ranked."
 DOTS = "Error on the forget set"
 PLANNED = {
     "cifar10-main": "CIFAR-10 at full size: every method with its budgets, five seeds",
@@ -29,7 +29,8 @@ def texts(found: Sequence[Mapping], rows, made_by: Mapping[str, str]) -> dict[st
     ranked = [board for board in found if board["ranked"]]
     made = {"board.html": embedded(found), "board-files.md": listed(rows, made_by), "board-columns.md": columns()}
     made["board-ranks.md"] = NONE_YET + "\n" if not ranked else _ranked(ranked)
-    made["board-costs.md"] = _explored(found)
+    made["board-costs.md"] = _explored(found, "board-costs")
+    made["guide-costs.md"] = _explored(ranked, "guide-costs", stays=True)
     if ranked and _places(ranked[0]):
         made["board-ranks.svg"] = drawing(figures.ranks(ranked[0], _places(ranked[0])), _ranks_alt(ranked[0]))
     if found:
@@ -89,9 +90,13 @@ def drawing(figure, alt: str) -> str:
     return found.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
 
 
-def _figure(name: str, alt: str, caption: str) -> str:
-    """A numbered figure which the script of the page hides once it has drawn its own."""
-    return f"```{{figure}} {name}.svg\n:name: {name}\n:alt: {alt}\n:figclass: board-static\n\n{caption}\n```"
+def _figure(drawn: str, name: str, alt: str, caption: str, *, folder: str = "generated", stays: bool = False) -> str:
+    """A numbered figure, which the script of its page hides once it has drawn its own, unless it `stays`.
+
+    `folder` is that of the drawing as seen from the page that includes this.
+    """
+    options = ["" if stays else ":figclass: board-static\n", f":name: {name}\n", f":alt: {alt}\n"]
+    return f"```{{figure}} {folder}/{drawn}.svg\n{''.join(options)}\n{caption}\n```"
 
 
 def _ranked(found: Sequence[Mapping]) -> str:
@@ -101,7 +106,7 @@ def _ranked(found: Sequence[Mapping]) -> str:
             f"{plain(first['title'])}: rank intervals over {first['seeds']} seeds. Methods whose bars overlap are not"
             " told apart."
         )
-        parts.append(_figure("board-ranks", plain(_ranks_alt(first)), caption))
+        parts.append(_figure("board-ranks", "board-ranks", plain(_ranks_alt(first)), caption))
     for board in found:
         parts.append(f"````{{dropdown}} As a table: {plain(board['title'])}\n{ranking(board)}\n````")
     return "\n\n".join(parts) + "\n"
@@ -121,26 +126,27 @@ def ranking(board: Mapping) -> str:
     return grid_table(head, lines)
 
 
-def _explored(found: Sequence[Mapping]) -> str:
+def _explored(found: Sequence[Mapping], name: str, *, stays: bool = False) -> str:
     if not found:
-        return "There is no results file yet.\n"
+        return NONE_YET + "\n"
     board, first = found[0], found[0]["estimates"][0]
     caption = (
         f"{plain(board['title'])}: {plain(first['title'])}, over cost. Bars: 95 % intervals over seeds. Band: where one"
         " more retraining would fall."
     )
-    return _figure("board-costs", plain(_costs_alt(board, first)), caption) + "\n"
+    return _figure("board-costs", name, plain(_costs_alt(board, first)), caption, stays=stays) + "\n"
 
 
 def _dotted(found: Sequence[Mapping]) -> str:
     if not found:
-        return "There is no results file yet.\n"
+        return "No results file is here yet.\n"
     caption = (
         "Each method's error on the forget set, less that of the retrained models: 0 answers the forgotten examples as"
         " retraining does, and a point on its left still knows them. Bars: 95 % intervals over seeds. Bands: where one"
         " more retraining would fall."
     )
-    return _figure("board-requests", plain(DOTS_ALT), caption).replace(":figclass: board-static\n", "") + "\n"
+    name = "board-requests"
+    return _figure(name, name, plain(DOTS_ALT), caption, folder="../generated", stays=True) + "\n"
 
 
 def listed(rows, made_by: Mapping[str, str]) -> str:

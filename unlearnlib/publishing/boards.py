@@ -56,6 +56,7 @@ def boards(
     """
     if not len(rows):
         return []
+    rows = labelled(rows)
     request = rows["forget_set_id"].str.partition(", seed")[0]
     found = [
         _board(part, dataset, arch, what, level, notes or {})
@@ -107,13 +108,25 @@ def _board(rows: pd.DataFrame, dataset: str, arch: str, request: str, level: flo
     }
 
 
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the budget, where there is one, in the label of the method; baselines, which need none, once."""
+    if "budget" not in rows or rows["budget"].isna().all():
+        return rows
+    given = rows["budget"].notna() & ~rows["method"].isin((ORIGINAL, RETRAIN, NULL))
+    label = rows["method"] + ", " + (100 * rows["budget"]).map("{:g}".format) + " %"
+    same = ["file", "dataset", "arch", "forget_set_id", "method", "seed_train", "seed_eval", *ONE_ESTIMATE]
+    return rows.assign(method=rows["method"].where(~given, label)).drop_duplicates(same, ignore_index=True)
+
+
 def in_words(request: str) -> str:
     """A forget request for readers: `random:0.1` is "random 10 %"."""
     share = re.fullmatch(r"(.*?)(random|mislabelled):(0?\.\d+)(.*)", request)
     if share:
         return f"{share[1]}{share[2]} {100 * float(share[3]):g} %{share[4]}"
-    kind, _, which = request.partition(":")
-    return f"{KINDS[kind]} ({which})" if kind in KINDS and which else request
+    kind, mark, which = re.fullmatch(r"(\w*)([:,]?)(.*)", request, re.DOTALL).groups()
+    if kind not in KINDS or not mark:
+        return request
+    return f"{KINDS[kind]} ({which})" if mark == ":" else f"{KINDS[kind]},{which}"
 
 
 @functools.cache

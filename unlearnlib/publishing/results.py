@@ -74,8 +74,7 @@ SCHEMA: dict[str, tuple[str, str, str]] = {
     "seed_train": ("number", "", "training seed, pool, or model of a pool: what intervals are over"),
     "seed_eval": ("number", "", "seed of the evaluation"),
     "budget": ("number", "retrainings", "budget that the method was given, where there is one"),
-    "cpu_seconds": ("number", "s", "processor time of the method"),
-    "wall_seconds": ("number", "s", "wall time of the method"),
+    "seconds": ("number", "s", "seconds that the method took"),
 }
 OF_EXAMPLES = {
     **{name: SCHEMA[name] for name in ("file", *PLACED, "method")},
