@@ -94,8 +94,11 @@ def test_requests_make_boards_of_their_own_and_read_well():
 def test_budgets_are_lines_of_their_own_and_baselines_stand_once():
     """One file a budget, each with the baselines once more: as pools of large networks are kept."""
     rows = pd.concat([board_rows.rows().assign(budget=share) for share in (0.02, 0.1)]).assign(file="a.parquet")
-    (board,) = boards.boards(rows)
+    lines = [board_rows.examples().assign(budget=share, file="a-examples.parquet") for share in (0.02, 0.1)]
+    (board,) = boards.boards(rows, pd.concat(lines))
     names = [line["method"] for line in board["lines"]]
+    curves = dict(zip(names, board["leakage"][0]["quantiles"], strict=True))
+    assert curves["scrub, 2 %"] == curves["scrub, 10 %"] and curves["original"] is not None
     assert {"scrub, 2 %", "scrub, 10 %", "original", "retrain, other seed"} < set(names) and "scrub" not in names
     assert board["rows"] == 5 * 8 * (2 * 5 + 2) and boards.about("scrub, 2 %")["base"] == "scrub"
 

@@ -93,14 +93,15 @@ def test_errors_at_the_door(change, says):
 
 
 def test_the_recipe_for_a_new_method_runs_as_it_is_printed(monkeypatch):
-    """Every Python block of the page, with smaller pools: the new method gets its line between null and original."""
+    """Every Python block of the page, with smaller pools: the new method gets its line, and the null is first."""
     page = (ROOT / "book/submit-a-method.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     smaller = blocks[1].replace("models=24, seeds=(0, 1, 2)", "models=12, seeds=(0, 1), progress=False")
-    assert smaller != blocks[1]
+    smaller = smaller.replace('forget="random:0.25"', "forget=short.forget, recipe=short.recipe, label_noise=0.2")
+    assert smaller.count("short") == 2 and "models=12" in smaller
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-    names: dict = {"__name__": "__main__"}
+    names: dict = {"__name__": "__main__", "short": SHORT}
     exec(compile(blocks[0] + smaller, "book/submit-a-method.md", "exec"), names)
     table = names["board"].table.set_index("method")
     assert table.loc["fade", "cost"] == table.loc["finetune", "cost"] > 0  # five epochs each

@@ -6,10 +6,10 @@ They stand below `book/generated`. Where a results file is missing they say so, 
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from unlearnlib._extras import optional
-from unlearnlib.publishing import results
+from unlearnlib.publishing import archive
 from unlearnlib.publishing.figures import appearance
 from unlearnlib.publishing.figures import boards as figures
 from unlearnlib.publishing.markup import code, grid_table, plain
@@ -24,10 +24,14 @@ PLANNED = {
 }
 
 
-def texts(found: Sequence[Mapping], rows, made_by: Mapping[str, str]) -> dict[str, str]:
-    """File name -> text of all fragments, from the boards, the rows behind them, and the command of each file."""
+def texts(found: Sequence[Mapping], rows, made_by: Mapping[str, str], pages: Collection[str] = ()) -> dict[str, str]:
+    """File name -> text of all fragments, from the boards, their rows, and what makes each file (see `listed`)."""
     ranked = [board for board in found if board["ranked"]]
-    made = {"board.html": embedded(found), "board-files.md": listed(rows, made_by), "board-columns.md": columns()}
+    made = {
+        "board.html": embedded(found),
+        "board-files.md": listed(rows, made_by, pages),
+        "board-columns.md": columns(),
+    }
     made["board-ranks.md"] = NONE_YET + "\n" if not ranked else _ranked(ranked)
     made["board-costs.md"] = _explored(found, "board-costs")
     made["guide-costs.md"] = _explored(ranked, "guide-costs", stays=True)
@@ -149,14 +153,18 @@ def _dotted(found: Sequence[Mapping]) -> str:
     return _figure(name, name, plain(DOTS_ALT), caption, folder="../generated", stays=True) + "\n"
 
 
-def listed(rows, made_by: Mapping[str, str]) -> str:
-    """All results files: what they hold, the command that makes each; and those that are planned and not there."""
+def listed(rows, made_by: Mapping[str, str], pages: Collection[str] = ()) -> str:
+    """All results files: what they hold, what makes each; and those that are planned and not there.
+
+    `pages`: names of files that a page of the same name makes and tells how.
+    """
     lines = []
     for name, part in rows.groupby("file", sort=True):
         stem = name.rpartition(".")[0]
         size = f"{len(part):,} rows, {part['method'].nunique()} methods, {part['seed_train'].nunique()} seeds"
         what = ", ".join(dict.fromkeys(part["dataset"] + ": " + part["forget_set_id"].str.partition(", seed")[0]))
-        lines.append([code(name), plain(what), size, code(made_by.get(stem, "")) or "not recorded"])
+        page = f"[its page](benchmarks/{stem}.ipynb)" if stem in pages else ""
+        lines.append([code(name), plain(what), size, page or code(made_by.get(stem, "")) or "not recorded"])
     there = {name.rpartition(".")[0] for name in rows["file"].unique()}
     lines += [[code(stem), plain(what), "not there yet", ""] for stem, what in PLANNED.items() if stem not in there]
     return grid_table(["File", "What it holds", "Size", "Made by"], lines) + "\n"
@@ -165,7 +173,7 @@ def listed(rows, made_by: Mapping[str, str]) -> str:
 def columns() -> str:
     """The columns of the archive: name, type and unit, meaning."""
     parts = []
-    for title, schema in (("results", results.SCHEMA), ("results-examples", results.OF_EXAMPLES)):
+    for title, schema in (("results", archive.SCHEMA), ("results-examples", archive.OF_EXAMPLES)):
         lines = [[code(n), f"{kind}{', ' if unit else ''}{unit}", plain(m)] for n, (kind, unit, m) in schema.items()]
         parts.append(f"````{{dropdown}} Columns of {title}\n{grid_table(['Column', 'Type', 'Meaning'], lines)}\n````")
     return "\n\n".join(parts) + "\n"

@@ -49,7 +49,7 @@ def boards(
     level: float = 0.95,
     notes: Mapping[str, str] | None = None,
 ) -> list[dict]:
-    """All boards in the rows of `results.results`: ranked ones first, larger ones before smaller ones.
+    """All boards in the rows of `archive.results`: ranked ones first, larger ones before smaller ones.
 
     `notes`, by file name, are shown with the boards that read the file. Raises ValueError for a line of `examples`
     whose method has no row on its board.
@@ -109,13 +109,20 @@ def _board(rows: pd.DataFrame, dataset: str, arch: str, request: str, level: flo
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the budget, where there is one, in the label of the method; baselines, which need none, once."""
+    """The rows, or lines of examples, with the budget in the label of the method; baselines, which need none, once."""
     if "budget" not in rows or rows["budget"].isna().all():
         return rows
     given = rows["budget"].notna() & ~rows["method"].isin((ORIGINAL, RETRAIN, NULL))
     label = rows["method"] + ", " + (100 * rows["budget"]).map("{:g}".format) + " %"
-    same = ["file", "dataset", "arch", "forget_set_id", "method", "seed_train", "seed_eval", *ONE_ESTIMATE]
-    return rows.assign(method=rows["method"].where(~given, label)).drop_duplicates(same, ignore_index=True)
+    told = [
+        *("file", "dataset", "arch", "forget_set_id", "method"),
+        "seed_train",
+        "seed_eval",
+        *ONE_ESTIMATE,
+        "example",
+    ]
+    made = rows.assign(method=rows["method"].where(~given, label))
+    return made.drop_duplicates([name for name in told if name in made], ignore_index=True)
 
 
 def in_words(request: str) -> str:
@@ -227,10 +234,11 @@ def _title(audit: str, statistic: str, subset: str, game: str, alpha: float) -> 
 
 
 def _add_leakage(found: Sequence[dict], examples: pd.DataFrame) -> None:
+    examples = labelled(examples)
     by_place = {(b["data"], b["request"]): b for b in found}
     request = examples["forget_set_id"].str.partition(", seed")[0].map(in_words)
     data = examples["dataset"] + ", " + examples["arch"]
-    named = {"file", "dataset", "arch", "forget_set_id", "method", "example", "label"}
+    named = {"file", "dataset", "arch", "forget_set_id", "method", "budget", "example", "label"}
     for place, part in examples.groupby([data, request], sort=False):
         board = by_place.get(place)
         known = {line["method"] for line in board["lines"]} | {RETRAIN} if board else set()

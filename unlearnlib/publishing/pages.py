@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unlearnlib.publishing import (
+    archive,
     board_pages,
     boards,
     bookkeeping,
@@ -18,7 +19,6 @@ from unlearnlib.publishing import (
     measured,
     notebooks,
     provenance,
-    results,
 )
 from unlearnlib.publishing.execution import TIMINGS, committed
 from unlearnlib.publishing.markup import code, grid_table, plain
@@ -107,15 +107,16 @@ def generate(folder: Path = FOLDER) -> list[Path]:
     minutes = json.loads(TIMINGS.read_text()) if TIMINGS.exists() else {}
     texts = {"claims.md": claims(pages), "status.md": status(pages, states, minutes)}
     texts |= {"methods.md": cards.page()} | measured.texts()
-    rows, lines, made_by = results.results(), results.examples(), results.commands() | _commands(pages)
+    rows, lines, by_page = archive.results(), archive.examples(), _commands(pages)
+    made_by = archive.commands() | by_page
     found = boards.boards(rows, lines, notes=_notes(states))
-    texts |= board_pages.texts(found, rows, made_by) | guide.texts(pages, found)
+    texts |= board_pages.texts(found, rows, made_by, by_page) | guide.texts(pages, found)
     for name, text in texts.items():
         if notebooks.fetch(folder / name) != text:
             notebooks.write_text(folder / name, text)
     return [
         *(folder / name for name in texts),
-        *results.archive(folder, {"results": rows, "results-examples": lines}, made_by),
+        *archive.write(folder, {"results": rows, "results-examples": lines}, made_by),
     ]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from unlearnlib.audit.verdicts import tidy
-from unlearnlib.publishing import results
+from unlearnlib.publishing import archive
 
 
 @pytest.fixture
@@ -25,21 +25,21 @@ def folder(tmp_path):
 
 
 def test_results_files_are_found_once_and_other_tables_are_left_alone(folder):
-    assert [path.name for path in results.places(folder)] == ["a.parquet", "b.csv"]
-    rows = results.results(folder)
+    assert [path.name for path in archive.places(folder)] == ["a.parquet", "b.csv"]
+    rows = archive.results(folder)
     assert dict(rows["file"].value_counts()) == {"a.parquet": len(board_rows.rows()), "b.csv": 105}
-    assert set(tidy.COLUMNS) <= set(rows) and set(rows) <= set(results.SCHEMA)
-    assert len(results.examples(folder)) == 50 * len(board_rows.PLANTED)
+    assert set(tidy.COLUMNS) <= set(rows) and set(rows) <= set(archive.SCHEMA)
+    assert len(archive.examples(folder)) == 50 * len(board_rows.PLANTED)
 
 
 def test_an_empty_folder_has_no_rows(tmp_path):
-    assert len(results.results(tmp_path)) == len(results.examples(tmp_path)) == 0
-    assert results.commands(tmp_path) == {}
+    assert len(archive.results(tmp_path)) == len(archive.examples(tmp_path)) == 0
+    assert archive.commands(tmp_path) == {}
 
 
 def test_every_column_of_the_schema_is_described():
-    assert set(tidy.COLUMNS) <= set(results.SCHEMA)
-    assert {kind for kind, _, _ in {**results.SCHEMA, **results.OF_EXAMPLES}.values()} <= {
+    assert set(tidy.COLUMNS) <= set(archive.SCHEMA)
+    assert {kind for kind, _, _ in {**archive.SCHEMA, **archive.OF_EXAMPLES}.values()} <= {
         "string",
         "number",
         "integer",
@@ -47,7 +47,7 @@ def test_every_column_of_the_schema_is_described():
     }
     frame = board_rows.rows()
     numbers = {name for name in frame if frame[name].notna().any() and pd.api.types.is_numeric_dtype(frame[name])}
-    assert {name for name in numbers if results.SCHEMA[name][0] not in ("number", "boolean")} == set()
+    assert {name for name in numbers if archive.SCHEMA[name][0] not in ("number", "boolean")} == set()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_every_column_of_the_schema_is_described():
 def test_malformed_rows_are_refused_in_one_line(tmp_path, change, says):
     change(board_rows.rows(seeds=2)).to_parquet(tmp_path / "bad.parquet", index=False)
     with pytest.raises(ValueError, match=says) as error:
-        results.results(tmp_path)
+        archive.results(tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -80,21 +80,21 @@ def test_malformed_rows_are_refused_in_one_line(tmp_path, change, says):
 def test_malformed_examples_are_refused_in_one_line(tmp_path, change, says):
     change(board_rows.examples()).to_parquet(tmp_path / "bad-examples.parquet", index=False)
     with pytest.raises(ValueError, match=says) as error:
-        results.examples(tmp_path)
+        archive.examples(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_a_damaged_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(ValueError, match=r"bad\.parquet cannot be read") as error:
-        results.results(tmp_path)
+        archive.results(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_others_get_the_same_numbers_without_the_library(folder):
-    tables = {"results": results.results(folder), "results-examples": results.examples(folder)}
+    tables = {"results": archive.results(folder), "results-examples": archive.examples(folder)}
     target = folder / "archive"
-    written = results.archive(target, tables, results.commands(folder))
+    written = archive.write(target, tables, archive.commands(folder))
     csv = pd.read_csv(target / "results.csv", low_memory=False)
     parquet = pd.read_parquet(target / "results.parquet")
     assert len(csv) == len(parquet) == len(tables["results"])
@@ -111,5 +111,5 @@ def test_others_get_the_same_numbers_without_the_library(folder):
         assert fields == content.decode().partition("\n")[0].split(",")
         assert all(field["description"] for field in resource["schema"]["fields"])
     before = {path: path.stat().st_mtime_ns for path in written}
-    results.archive(target, tables, results.commands(folder))
+    archive.write(target, tables, archive.commands(folder))
     assert before == {path: path.stat().st_mtime_ns for path in written}  # what has not changed is not touched

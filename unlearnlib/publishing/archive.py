@@ -77,7 +77,7 @@ SCHEMA: dict[str, tuple[str, str, str]] = {
     "seconds": ("number", "s", "seconds that the method took"),
 }
 OF_EXAMPLES = {
-    **{name: SCHEMA[name] for name in ("file", *PLACED, "method")},
+    **{name: SCHEMA[name] for name in ("file", *PLACED, "method", "budget")},
     "example": ("integer", "", "position in the training set"),
     "label": ("integer", "", "its class"),
     "shift": ("number", "standard deviations", "(mean margin where forgotten - where never seen) / sd; 0 is perfect"),
@@ -116,10 +116,11 @@ def rows_of(path: Path) -> pd.DataFrame:
 def examples_of(path: Path) -> pd.DataFrame:
     """The lines of one file of examples. Raises ValueError as `rows_of`, and where no statistic is a number."""
     lines = _checked(path, EXAMPLE, OF_EXAMPLES)
-    numbers = [c for c in lines if c not in (*EXAMPLE, "label") and pd.api.types.is_numeric_dtype(lines[c])]
+    named = [*EXAMPLE, "label", "budget"]
+    numbers = [c for c in lines if c not in named and pd.api.types.is_numeric_dtype(lines[c])]
     if not numbers or not len(lines):
         raise ValueError(f"{path}: no column of numbers says what an example gives away: add shift or klom")
-    if lines.duplicated(list(EXAMPLE)).any():
+    if lines.duplicated([name for name in (*EXAMPLE, "budget") if name in lines]).any():
         raise ValueError(f"{path}: an example stands twice under one method: average it first")
     kept = [name for name in OF_EXAMPLES if name in lines and name != "file"]
     return lines[[*kept, *(c for c in numbers if c not in kept)]].assign(file=path.name)
@@ -159,7 +160,7 @@ def commands(folder: Path = FOLDER) -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def archive(target: Path, tables: Mapping[str, pd.DataFrame], made_by: Mapping[str, str]) -> list[Path]:
+def write(target: Path, tables: Mapping[str, pd.DataFrame], made_by: Mapping[str, str]) -> list[Path]:
     """Write the archive to `target`; a file whose content has not changed is not touched. Returns the paths.
 
     `tables` by name: those of `results` and `examples`. `made_by`: the command of each file, by its name.
