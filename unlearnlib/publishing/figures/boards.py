@@ -1,6 +1,5 @@
 """The static figures of the boards, for readers without scripts and for print: ranks, costs, and data by request."""
 
-import math
 from collections.abc import Sequence
 
 from unlearnlib._extras import optional
@@ -8,6 +7,7 @@ from unlearnlib.publishing.figures import appearance
 
 plt = optional("matplotlib.pyplot")
 SHOWN = 30  # methods in a figure; the table has all
+DOTS = 10  # in a row of the dot plot
 
 
 def ranks(board: dict, places: Sequence[tuple[float, float]]):
@@ -46,26 +46,45 @@ def costs(board: dict, estimate: dict):
 
 
 def by_request(boards: Sequence[dict], title: str):
-    """A dot plot: one row a board, each method at its distance to the retrained models, behind them the null's band."""
-    figure, axes = plt.subplots(figsize=(appearance.WIDTH, 0.5 * len(boards) + 1.6))
+    """A dot plot: one row a board, each method at its distance to the retrained models, behind them the null's band.
+
+    One panel for each request, as a class and a tenth are of different sizes.
+    """
+    requests = list(dict.fromkeys(board["request"] for board in boards))
+    parts = [[board for board in boards if board["request"] == request] for request in requests]
+    figure, grid = plt.subplots(
+        len(parts),
+        figsize=(appearance.WIDTH, 0.5 * len(boards) + 0.7 * len(parts) + 0.8),
+        height_ratios=[len(part) + 0.3 for part in parts],
+        squeeze=False,
+    )
     names: dict[str, dict] = {}
-    for row, board in enumerate(boards):
-        estimate = next(e for e in board["estimates"] if e["title"] == title)
-        centre, null = estimate["retrained"], estimate["null"]
-        if None not in null:
-            ends = [null[0] - centre, null[1] - centre]
-            axes.fill_between(ends, row - 0.38, row + 0.38, color=appearance.COLOURS["retrain, other seed"], alpha=0.3)
-        points = [(m, p) for m, p in zip(board["lines"], estimate["points"], strict=True) if p]
-        for place, (line, (value, low, high)) in enumerate(points):
-            y = row + 0.6 * (place / max(len(points) - 1, 1) - 0.5)
-            if low is not None and not math.isnan(low):
-                axes.plot([low - centre, high - centre], [y, y], color=line["colour"], lw=1.2)
-            axes.plot([value - centre], [y], line["marker"], color=line["colour"], ms=5.5)
-            names.setdefault(line["method"], line)
-    axes.axvline(0, color=appearance.INK, lw=0.8)
-    axes.set_yticks(range(len(boards)), [f"{b['data'].split(',')[0]}\n{b['request']}" for b in boards])
-    axes.invert_yaxis()
+    for axes, part, request in zip(grid.flat, parts, requests, strict=True):
+        for row, board in enumerate(part):
+            names |= {line["method"]: line for line in _dots(axes, row, board, title)}
+        axes.axvline(0, color=appearance.INK, lw=0.8)
+        axes.set_yticks(range(len(part)), [board["data"].split(",")[0] for board in part])
+        axes.invert_yaxis()
+        axes.set_title(request)
     axes.set_xlabel(f"{title[0].lower()}{title[1:]}, less that of the retrained models")
     handles = [plt.Line2D([], [], color=m["colour"], marker=m["marker"], ls="", label=n) for n, m in names.items()]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.22 - 0.5 / len(boards)), ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _dots(axes, row: int, board: dict, title: str) -> list[dict]:
+    """Draw one row: the original, the null and the first of the other methods. Returns the lines that were drawn."""
+    estimate = next(e for e in board["estimates"] if e["title"] == title)
+    centre, null = estimate["retrained"], estimate["null"]
+    if None not in null:
+        ends = [null[0] - centre, null[1] - centre]
+        axes.fill_between(ends, row - 0.38, row + 0.38, color=appearance.COLOURS["retrain, other seed"], alpha=0.3)
+    paired = [(m, p) for m, p in zip(board["lines"], estimate["points"], strict=True) if p]
+    always = [pair for pair in paired if pair[0]["base"] in appearance.COLOURS]
+    points = always + [pair for pair in paired if pair not in always][: DOTS - len(always)]
+    for place, (line, (value, low, high)) in enumerate(points):
+        y = row + 0.6 * (place / max(len(points) - 1, 1) - 0.5)
+        if low is not None and high is not None:
+            axes.plot([low - centre, high - centre], [y, y], color=line["colour"], lw=1.2)
+        axes.plot([value - centre], [y], line["marker"], color=line["colour"], ms=5.5)
+    return [line for line, _ in points]
