@@ -83,7 +83,6 @@ DOTS_ALT = (
 
 def drawing(figure, alt: str) -> str:
     """A figure as SVG text: the same for the same numbers, naming no other host, and with its alternative text."""
-    appearance.style()
     text = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # metadata would name other hosts
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "boards"}):

@@ -24,7 +24,7 @@ from unlearnlib.publishing.figures import appearance
 from unlearnlib.studies.ranking import leaderboard
 from unlearnlib.studies.settings import NULL, ORIGINAL, RETRAIN
 
-DIGITS = 4  # significant digits of what is sent to the page
+DIGITS = 5  # significant digits of what is sent to the page
 QUANTILES = 41
 TITLES = {  # (audit, statistic, subset) -> what the page calls it; the order is that of the page
     ("lira", "AUC", "forget"): "U-LiRA: forgotten against never seen (area)",
