@@ -20,6 +20,7 @@ COMMANDS = {
         "status": ("unlearnlib.publishing.runner", "say which pages are older than their code, and why"),
         "check": ("unlearnlib.publishing.runner", "say what may not be committed"),
         "pages": ("unlearnlib.publishing.runner", "write the pages of claims, status and method cards"),
+        "numbers": ("unlearnlib.publishing.numbers", "print the numbers you should get, or compare yours with them"),
     },
     "your own models": {
         "methods": ("unlearnlib.methods.listing", "the table of unlearning methods, as text, CSV or JSON"),

@@ -10,6 +10,7 @@ EXTRAS = {
     "forest": ("numba",),
     "tuning": ("optuna",),
     "cluster": ("distributed",),
+    "flower": ("flwr",),
     "data": ("mlxtend", "pyarrow"),
     "book": ("IPython", "matplotlib", "matplotlib_inline", "papermill", "seaborn", "yaml"),
 }

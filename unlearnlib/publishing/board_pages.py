@@ -26,6 +26,7 @@ PLANNED = {
 
 def texts(found: Sequence[Mapping], rows, made_by: Mapping[str, str], pages: Collection[str] = ()) -> dict[str, str]:
     """File name -> text of all fragments, from the boards, their rows, and what makes each file (see `listed`)."""
+    appearance.style()  # before any figure is begun
     ranked = [board for board in found if board["ranked"]]
     made = {
         "board.html": embedded(found),

@@ -18,6 +18,7 @@ from unlearnlib.publishing import (
     guide,
     measured,
     notebooks,
+    papers,
     provenance,
 )
 from unlearnlib.publishing.execution import TIMINGS, committed
@@ -106,7 +107,7 @@ def generate(folder: Path = FOLDER) -> list[Path]:
     states = {path: provenance.state(path) for path in paths}
     minutes = json.loads(TIMINGS.read_text()) if TIMINGS.exists() else {}
     texts = {"claims.md": claims(pages), "status.md": status(pages, states, minutes)}
-    texts |= {"methods.md": cards.page()} | measured.texts()
+    texts |= {"methods.md": cards.page()} | measured.texts() | papers.texts()
     rows, lines, by_page = archive.results(), archive.examples(), _commands(pages)
     made_by = archive.commands() | by_page
     found = boards.boards(rows, lines, notes=_notes(states))
