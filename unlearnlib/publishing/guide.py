@@ -13,6 +13,7 @@ from unlearnlib.publishing import bookkeeping, notebooks
 from unlearnlib.publishing.markup import grid_table, plain
 from unlearnlib.studies.settings import NULL, ORIGINAL
 
+PAGE = Path("book/which-method.md")
 # arrow -> (chapter, how the claim begins)
 ARROWS: dict[str, tuple[tuple[str, str], ...]] = {
     "retrain": (

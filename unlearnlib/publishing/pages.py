@@ -111,7 +111,8 @@ def generate(folder: Path = FOLDER) -> list[Path]:
     rows, lines, by_page = archive.results(), archive.examples(), _commands(pages)
     made_by = archive.commands() | by_page
     found = boards.boards(rows, lines, notes=_notes(states))
-    texts |= board_pages.texts(found, rows, made_by, by_page) | guide.texts(pages, found)
+    texts |= board_pages.texts(found, rows, made_by, by_page)
+    texts |= guide.texts(pages, found) if guide.PAGE.exists() else {}
     for name, text in texts.items():
         if notebooks.fetch(folder / name) != text:
             notebooks.write_text(folder / name, text)
