@@ -29,6 +29,7 @@ _lookup, __dir__, __all__ = _faces.face(
         "language": "language",
         "audit": "audit",
         "studies": "studies",
+        "desk": "desk",
     },
 )
 

@@ -11,6 +11,7 @@ EXTRAS = {
     "tuning": ("optuna",),
     "cluster": ("distributed",),
     "data": ("mlxtend", "pyarrow"),
+    "desk": ("datasets", "lightning", "timm", "transformers"),
     "book": ("IPython", "matplotlib", "matplotlib_inline", "papermill", "seaborn", "yaml"),
 }
 
