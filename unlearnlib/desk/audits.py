@@ -42,7 +42,9 @@ def audited(before: nn.Module, after: nn.Module, split: Split) -> list[dict]:
     old, new = (_attack(model, split.forget, held_out) for model in (before, after))
     seen = detectable(min(len(split.forget_index), len(held_out)))
     apart = not new[1] <= 0.5 <= new[2]
-    could = "with so few any deviation could be missed" if seen is None else f"deviations below {seen:.2f} could be missed"
+    could = (
+        "with so few any deviation could be missed" if seen is None else f"deviations below {seen:.2f} could be missed"
+    )
     verdict = (
         "losses on the deleted examples differ from losses on unseen ones"
         if apart

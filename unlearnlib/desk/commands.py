@@ -1,5 +1,6 @@
 """The commands of the desk: `unlearn forget`, `unlearn queue` and `unlearn verify`."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -212,5 +213,5 @@ def _verify(words: Sequence[str]) -> int:
 
 def examples() -> list[list[str]]:
     """The commands of the help pages, as words."""
-    lines = (FORGET + QUEUE + VERIFY).replace("\\\n", " ").splitlines()
+    lines = re.sub(r"\\\n\s*", "", FORGET + QUEUE + VERIFY).splitlines()
     return [shlex.split(line.strip().split("   ")[0]) for line in lines if line.startswith("  unlearn ")]

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torchvision
 from torch import Tensor, nn
 
@@ -105,7 +107,7 @@ def opened(
         raise ValueError(f"{file}: no such file of weights")
     if file.suffix != ".safetensors":
         raise ValueError(f"{file} is no safetensors file: save with safetensors.torch.save_model(model, path)")
-    model = weights.load(model, file)
+    model = _pretrained(model, file) if kind == "hf" else weights.load(model, file)
     model = Outside(model, mean, std) if name else model
     check_model(model, source.examples)
     return Opened(model.eval(), build)
@@ -138,6 +140,19 @@ def _maker(kind: str, name: str, spec: str, source: Source) -> Callable[[], nn.M
         if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):
             raise
         raise ValueError(f"{spec}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _pretrained(model: nn.Module, file: Path) -> nn.Module:
+    """The network with the weights of a file of `save_pretrained`, whose tensors may have names of earlier versions."""
+    try:
+        held = safetensors.torch.load_file(file)
+        found, told = type(model).from_pretrained(None, config=model.config, state_dict=held, output_loading_info=True)
+    except (RuntimeError, ValueError, OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{file} does not hold weights of this architecture: {str(error).splitlines()[0]}") from None
+    wrong = sorted(str(name) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in told[kind])
+    if wrong:  # what is missing would be drawn at random without a word
+        raise ValueError(f"{file} does not hold weights of this architecture: {wrong[0]} does not fit")
+    return found
 
 
 def _preprocessing(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

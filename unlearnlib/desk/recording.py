@@ -199,7 +199,7 @@ class Recorded:
         unknown = [name for name in ids if name not in places]
         if unknown:
             raise ValueError(f"the record does not know the id {unknown[0]!r:.60}")
-        return torch.tensor([places[name] for name in ids])
+        return torch.tensor([places[name] for name in ids], dtype=torch.int64)
 
     def untouched(self, ids: Iterable[str]) -> tuple[int, Path]:
         """The newest checkpoint before any step with one of the ids: steps done, and its file."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -122,9 +123,12 @@ def _npz(path: Path, size: int | None) -> Source:
 
 def _parquet(path: Path, size: int | None) -> Source:
     optional("pyarrow")
-    import pandas as pd
-
-    rows = pd.read_parquet(path)
+    if not path.is_file():
+        raise ValueError(f"parquet:{path}: no such file")
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"parquet:{path} is no table: {str(error).splitlines()[0]}") from None
     pictures = read_pictures([path.parent / name for name in rows["path"]], size or 64)
     ids = tuple(map(str, rows["id"])) if "id" in rows else tuple(map(str, rows["path"]))
     labels, names = _classes(rows["label"].tolist())
@@ -132,6 +136,8 @@ def _parquet(path: Path, size: int | None) -> Source:
 
 
 def _datasets(path: Path, size: int | None) -> Source:
+    if not path.is_dir():
+        raise ValueError(f"datasets:{path}: no such folder")
     found = optional("datasets").load_from_disk(str(path))
     parts = found if hasattr(found, "keys") else {"train": found}
     train = parts["train"]
