@@ -12,7 +12,7 @@ kept            for
 the order       which steps an example had a part in: the batch [B] of each step, 8 bytes an example
 checkpoints     rewinding: `Recorded.rest(ids)` gives the newest one that none of the ids has touched, and the batches
                 after it without them. Where data come in slices, one a slice is what SISA keeps
-updates         amnesiac unlearning: the change of the weights in each step with a chosen id, as long as the budget lasts
+updates         amnesiac unlearning: the change of the weights in each step with a chosen id, while the budget lasts
 importances     SSD: the diagonal of the Fisher matrix over the training set
 checksums       of the examples, of the code and of the last weights
 

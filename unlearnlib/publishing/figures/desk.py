@@ -2,31 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 
-from unlearnlib.publishing.figures.appearance import POINTS, RED, WIDTH, look, panels, plt
+from unlearnlib.publishing.figures.appearance import POINTS, RED, WIDTH, band, look, panels, plt
 
 
 def year(frame, columns: Mapping[str, str], policies: Sequence[str]):
-    """One column of panels a rate, one row a quantity, one line a policy and seed, with a marker at the year's end.
-    `frame` has columns policy, rate, seed, day and those that `columns` maps to labels of the axes."""
+    """One column of panels a rate, one row a quantity, one line a policy: its mean over seeds at each batch, the band
+    their range. `frame` has columns policy, rate, seed, batch and those that `columns` maps to labels."""
     rates = sorted(frame.rate.unique())
-    shape = {"columns": len(rates), "height": 2.1, "sharex": True, "sharey": "row"}
+    shape = {"columns": len(rates), "height": 2.4, "sharex": True, "sharey": "row"}
     figure, grid = panels(len(rates) * len(columns), **shape)
     for row, (column, label) in enumerate(columns.items()):
         for place, rate in enumerate(rates):
             axes = grid[row * len(rates) + place]
             for name in policies:
                 shade, marker = look(name, policies)
-                part = frame[(frame.policy == name) & (frame.rate == rate)]
-                for number, (_, one) in enumerate(part.groupby("seed")):
-                    told = name if row == place == number == 0 else None
-                    axes.plot(one.day, one[column], "-", color=shade, lw=1.0, alpha=0.6)
-                    axes.plot(one.day.iloc[-1], one[column].iloc[-1], marker, color=shade, ms=4, label=told, ls="none")
+                part = frame[(frame.policy == name) & (frame.rate == rate)].assign(batch=lambda f: f.batch + 1)
+                told = name if row == place == 0 else None
+                band(axes, part, x="batch", y=column, colour=shade, marker=marker, label=told)
             if row == 0:
                 axes.set_title(f"{rate:.0%} of the data a year")
             if place == 0:
                 axes.set_ylabel(label)
             if row == len(columns) - 1:
-                axes.set_xlabel("day of the year")
+                axes.set_xlabel("batch of the year")
     figure.legend(loc="outside lower center", ncols=4, fontsize=POINTS)
     return figure
 
