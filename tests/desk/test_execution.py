@@ -179,6 +179,18 @@ def test_a_plan_does_nothing(capsys, pipeline, tmp_path):
     assert "waiting" in told(capsys, "queue", str(tmp_path / "desk"))[1]
 
 
+def test_a_model_that_knows_nothing_of_its_data_is_refused(pipeline, tmp_path):
+    """As one is that was given other pixels than in its own pipeline."""
+    _, case = pipeline
+    weights.save(models.build("mlp", case.source().dataset(), seed=3), tmp_path / "untrained.safetensors")
+    desk = Desk(tmp_path / "desk", execution.dataclasses.replace(case, weights=str(tmp_path / "untrained.safetensors")))
+    desk.queue.add("x", PEOPLE[:2])
+    with pytest.raises(ValueError, match="no better than the largest class: check mean, std, size"):
+        desk.forget(Policy("finetune"))
+    assert [r.state for r in desk.queue.requests()] == ["waiting"]
+    assert desk.forget(Policy("finetune"), anyway=True) is not None
+
+
 def test_a_desk_is_about_one_model(pipeline, desk):
     desk.queue.add("x", PEOPLE[:2])
     desk.forget(Policy("finetune"))

@@ -117,7 +117,7 @@ def test_planted_copies_and_near_copies_are_found_and_nothing_else():
     assert plan.twins(split, [str(i) for i in split.index.tolist()], block=1) == found
 
 
-def test_a_plan_warns_where_the_model_is_no_better_than_its_largest_class():
+def test_a_plan_is_doubtful_where_the_model_is_no_better_than_its_largest_class():
     made = plan.Plan(1, "finetune", 2, 3, 97, 1, {"a": 3}, (), 10.0, 0.5, 0.35, 0.34)
-    assert "WARNING" in made.lines()[-1] and "deleted before: 1" in made.lines()
-    assert not any("WARNING" in line for line in replace(made, accuracy=0.9).lines())
+    assert "check mean, std, size" in made.doubtful and "deleted before: 1" in made.lines()
+    assert replace(made, accuracy=0.9).doubtful == ""

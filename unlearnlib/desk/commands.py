@@ -80,6 +80,7 @@ def forget_parser() -> Parser:
         "--wait-days", type=float, default=float("inf"), metavar="D", help="or the age of the oldest request"
     )
     parser.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--anyway", action="store_true", help="although the model is no better than its largest class")
     parser.add_argument("--workers", type=int, default=0, help="1: in a process of its own")
     parser.add_argument("--cluster", metavar="ADDRESS", help="on a dask cluster that sees the same files")
     return parser
@@ -116,7 +117,8 @@ def _forget(words: Sequence[str]) -> int:
         print(f"auto: {method}")
     kind = registry.find(method).config
     policy = Policy(method, parsed(kind, args.parameter), args.seed, batching, args.access)
-    place = desk.forget(policy, workers=args.workers, cluster=args.cluster, say=print, only_plan=args.plan)
+    where = {"workers": args.workers, "cluster": args.cluster}
+    place = desk.forget(policy, **where, say=print, only_plan=args.plan, anyway=args.anyway)
     if place is None:
         print("nothing was done" if args.plan else "nothing is due")
     else:

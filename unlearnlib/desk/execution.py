@@ -67,11 +67,13 @@ class Desk:
         cluster: str | None = None,
         say: Callable[[str], object] = lambda line: None,
         only_plan: bool = False,
+        anyway: bool = False,
     ) -> Path | None:
         """Carry out what is due; the folder of the batch, or None where nothing is.
 
         workers, cluster   run the method in a process of its own, or on a dask cluster that sees the same files
         only_plan          say what would be done, and leave the requests waiting
+        anyway             go on where the plan is doubtful: the model is no better than its largest class
 
         Raises ValueError in one line on a request that cannot be carried out; its batch then waits again.
         """
@@ -84,7 +86,10 @@ class Desk:
             made = task.planned()
             for line in made.lines():
                 say(line)
+            if made.doubtful and not (anyway or only_plan):
+                raise ValueError(f"{made.doubtful}; or go on with --anyway")
             if only_plan:
+                say(made.doubtful or "nothing speaks against it")
                 return None
             self._begin(place, made, policy)
             task.run(workers, cluster)

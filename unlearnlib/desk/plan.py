@@ -65,9 +65,17 @@ class Plan:
         ]
         if self.already:
             said.insert(1, f"deleted before: {self.already}")
-        if self.accuracy <= self.largest_class + 0.02:
-            said.append("WARNING: no better than its largest class; check mean, std, size and the order of classes")
         return said
+
+    @property
+    def doubtful(self) -> str:
+        """Why this may be another model or other pixels than the pipeline has; empty where nothing says so."""
+        if self.accuracy > self.largest_class + 0.02:
+            return ""
+        return (
+            f"the model answers {self.accuracy:.3g} of its training data as labelled, no better than the largest "
+            "class: check mean, std, size and the order of classes"
+        )
 
 
 def split_of(source: Source, forget: Tensor, gone: Tensor, seed: int) -> Split:

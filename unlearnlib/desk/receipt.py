@@ -194,7 +194,7 @@ def _sections(receipt: Mapping[str, object]) -> list[tuple[str, list[tuple]]]:
                 ("receipt before", receipt["previous"] or "none: this is the first"),
             ],
         ),
-        ("Deleted examples, by pseudonym", [(name,) for name in examples["pseudonyms"]]),
+        ("Who was deleted", [("pseudonyms", " ".join(examples["pseudonyms"]))]),
     ]
 
 

@@ -5,6 +5,11 @@ from collections.abc import Mapping, Sequence
 from unlearnlib.publishing.figures.appearance import POINTS, RED, WIDTH, band, look, panels, plt
 
 
+def _look(name: str, policies: Sequence[str]) -> tuple[str, str]:
+    """Doing nothing leaves the original."""
+    return look("original" if name == "nothing" else name, policies)
+
+
 def year(frame, columns: Mapping[str, str], policies: Sequence[str]):
     """One column of panels a rate, one row a quantity, one line a policy: its mean over seeds at each batch, the band
     their range. `frame` has columns policy, rate, seed, batch and those that `columns` maps to labels."""
@@ -15,7 +20,7 @@ def year(frame, columns: Mapping[str, str], policies: Sequence[str]):
         for place, rate in enumerate(rates):
             axes = grid[row * len(rates) + place]
             for name in policies:
-                shade, marker = look(name, policies)
+                shade, marker = _look(name, policies)
                 part = frame[(frame.policy == name) & (frame.rate == rate)].assign(batch=lambda f: f.batch + 1)
                 told = name if row == place == 0 else None
                 band(axes, part, x="batch", y=column, colour=shade, marker=marker, label=told)
@@ -36,7 +41,7 @@ def year_ends(frame, columns: Mapping[str, str], policies: Sequence[str]):
     rates = sorted(frame.rate.unique())
     for axes, (column, label) in zip(grid, columns.items(), strict=True):
         for place, name in enumerate(policies):
-            shade, _ = look(name, policies)
+            shade, _ = _look(name, policies)
             for number, rate in enumerate(rates):
                 (one,) = frame[(frame.policy == name) & (frame.rate == rate)].to_dict("records")
                 height = place + 0.24 * (number - (len(rates) - 1) / 2)
