@@ -23,7 +23,7 @@ from unlearnlib.desk.callbacks import lightning_recorder, trainer_recorder
 from unlearnlib.desk.recording import Recorder
 
 ROOT = Path(__file__).resolve().parents[2]
-N, SIZE = 96, 16
+N, SIZE, EPOCHS = 96, 16, 12
 IDS = tuple(f"jane-{k}" for k in range(N))
 NETWORK = '''"""The pipeline's own network."""
 from torch import nn
@@ -64,7 +64,7 @@ def with_torch(place: Path, recorder: Recorder, examples: Examples) -> list[str]
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     loader = torch.utils.data.DataLoader(Rows(examples), SIZE, shuffle=True)
     recorder.begin(model, optimiser)
-    for _ in range(4):
+    for _ in range(EPOCHS):
         for pixels, labels, index in loader:
             optimiser.zero_grad()
             F.cross_entropy(model(pixels), labels).backward()
@@ -98,7 +98,7 @@ def with_lightning(place: Path, recorder: Recorder, examples: Examples) -> list[
         "enable_model_summary": False,
     }
     trainer = pytorch.Trainer(
-        max_epochs=4,
+        max_epochs=EPOCHS,
         accelerator="cpu",
         devices=1,
         default_root_dir=place,
@@ -120,7 +120,7 @@ def with_trainer(place: Path, recorder: Recorder, examples: Examples) -> list[st
     rows = Rows(examples)
     settings = transformers.TrainingArguments(
         output_dir=str(place / "runs"),
-        num_train_epochs=4,
+        num_train_epochs=EPOCHS,
         per_device_train_batch_size=SIZE,
         learning_rate=0.01,
         use_cpu=True,
@@ -176,8 +176,8 @@ def test_from_training_to_a_verified_receipt(train, capsys, tmp_path, monkeypatc
     recorder = Recorder("record", IDS, every=6, updates=IDS[:4], budget=10**8)
     named = train(tmp_path, recorder, examples)
     record = recording.read("record")
-    assert record.steps == 4 * N // SIZE
-    for epoch in range(4):  # each epoch saw everybody once, in an order of its own
+    assert record.steps == EPOCHS * N // SIZE
+    for epoch in range(EPOCHS):  # each epoch saw everybody once, in an order of its own
         seen = torch.cat(record.order[epoch * N // SIZE : (epoch + 1) * N // SIZE])
         assert seen.sort().values.tolist() == list(range(N))
     assert record.kept == IDS[:4]

@@ -55,7 +55,8 @@ class Plan:
         classes = ", ".join(f"{name}: {count}" for name, count in self.classes.items())
         exact = len({twin.retained for twin in self.twins if twin.distance == 0})
         near = len({twin.retained for twin in self.twins}) - exact
-        cost = "not known beforehand" if self.share is None else f"{self.share:.3g} of retraining"
+        passes = "not known beforehand" if self.work is None else f"{self.work:,.0f} forward passes of one example"
+        cost = passes if self.share is None else f"{self.share:.3g} of retraining"
         said = [
             f"batch {self.number}: {self.requests} requests, {self.forget} examples to delete, {self.retain} stay",
             f"by class: {classes}",
