@@ -113,10 +113,11 @@ def with_lightning(place: Path, recorder: Recorder, examples: Examples) -> list[
 def with_trainer(place: Path, recorder: Recorder, examples: Examples) -> list[str]:
     transformers = pytest.importorskip("transformers", reason="the extra desk is not installed")
     pytest.importorskip("accelerate", reason="the extra desk is not installed")
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.ViTConfig(image_size=32, patch_size=16, num_channels=3, num_labels=3, **sizes)
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_channels=3, num_labels=3
+    )
     torch.manual_seed(0)
-    model = transformers.ViTForImageClassification(config)
+    model = transformers.ResNetForImageClassification(config)
     rows = Rows(examples)
     settings = transformers.TrainingArguments(
         output_dir=str(place / "runs"),
@@ -133,8 +134,8 @@ def with_trainer(place: Path, recorder: Recorder, examples: Examples) -> list[st
     listed = [{"pixel_values": p, "labels": y, "position": i} for p, y, i in (rows[k] for k in range(N))]
     trainer = transformers.Trainer(model, settings, train_dataset=listed, callbacks=[trainer_recorder(recorder)])
     trainer.train()
-    model.save_pretrained(place / "vit")
-    return ["--model", "hf:vit"]
+    model.save_pretrained(place / "theirs")
+    return ["--model", "hf:theirs"]
 
 
 def told(capsys, *words: str) -> tuple[int, str]:
