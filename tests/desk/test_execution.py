@@ -1,69 +1,22 @@
 """Deletions end to end, by the command line: exact where they say so, resumed bit for bit, never twice."""
 
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import small
 import torch
+from requesting import PEOPLE, RECIPE, forget, told
 
-from unlearnlib import __main__ as program
-from unlearnlib.desk import commands, execution, networks, recording
-from unlearnlib.desk.cases import Case, Policy, parsed
+from unlearnlib.desk import commands, execution
+from unlearnlib.desk.cases import Policy, parsed
 from unlearnlib.desk.execution import Desk
 from unlearnlib.desk.recording import Recorder
 from unlearnlib.desk.verify import verify
 from unlearnlib.methods import registry
 from unlearnlib.training import models, weights
 from unlearnlib.training.loop import fit
-from unlearnlib.training.recipe import Recipe
-
-RECIPE = Recipe(epochs=2, batch_size=16, lr=0.01)
-WORDS = ["--recipe", "epochs=2", "batch_size=16", "lr=0.01"]
-PEOPLE = tuple(f"people/jane-{k}" for k in range(60))
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    """A model that somebody trained, its data with held-out ones, and requests."""
-    place = tmp_path_factory.mktemp("pipeline")
-    for name, seed in (("train", 0), ("held", 1)):
-        part = small.examples(60, seed=seed)
-        np.savez(
-            place / f"{name}.npz", images=part.images[:, 0].numpy(), labels=part.labels.numpy(), ids=np.array(PEOPLE)
-        )
-    case = Case(
-        "mlp", str(place / "w.safetensors"), f"npz:{place / 'train.npz'}", f"npz:{place / 'held.npz'}", recipe=RECIPE
-    )
-    source = case.source()
-    model = fit(models.build("mlp", source.dataset(), seed=0), source.examples, RECIPE, seed=0, progress=False)
-    weights.save(model, place / "w.safetensors")
-    for name, who in (("a", (3, 4)), ("b", (17,)), ("c", (4, 30))):
-        (place / f"{name}.txt").write_text("".join(f"{PEOPLE[k]}\n" for k in who))
-    return place, case
-
-
-@pytest.fixture
-def desk(pipeline, tmp_path):
-    return Desk(tmp_path / "desk", pipeline[1])
-
-
-def told(capsys, *words) -> tuple[int, str, str]:
-    try:
-        status = program.main(list(words))
-    except SystemExit as end:
-        status = end.code
-    found = capsys.readouterr()
-    return status, found.out, found.err
-
-
-def forget(capsys, place: Path, desk: Path, *more: str, policy: str = "finetune"):
-    words = ["--model", "mlp", "--weights", str(place / "w.safetensors"), "--data", f"npz:{place / 'train.npz'}"]
-    words += ["--held-out", f"npz:{place / 'held.npz'}", *WORDS, "--policy", policy, "-o", str(desk)]
-    return told(capsys, "forget", *words, *more)
 
 
 def digest(path: Path) -> str:
@@ -301,72 +254,4 @@ def test_the_examples_of_the_help_are_valid(words):
         args = commands.forget_parser().parse_args(words[2:])
         kind = registry.find(args.policy).config
         registry.configure(args.policy, **parsed(kind, args.parameter))
-        assert args.request and networks is not None
-
-
-# --- verification
-
-
-@pytest.fixture
-def done(pipeline, desk):
-    desk.queue.add("x", PEOPLE[:3])
-    return desk.forget(Policy("finetune"))
-
-
-def failing(path: Path) -> set[str]:
-    return {check.what for check in verify(path) if check.state == "FAILS"}
-
-
-def test_a_tampered_receipt_weights_page_or_queue_is_found(done):
-    path = done / "receipt.json"
-    assert failing(path) == set()
-    text = path.read_text()
-    path.write_text(text.replace('"deleted": 3', '"deleted": 4'))
-    assert failing(path) == {"digest", "seal", "page"}
-    path.write_text(text)
-    told = json.loads(text)
-    told["audits"][0]["after"][0] += 0.01  # by somebody who makes the digest and the page anew, without the salt
-    forged = execution.receipt.sealed(told, "a guess")
-    path.write_bytes(execution.receipt.written(forged))
-    (done / "receipt.html").write_text(execution.receipt.page(forged))
-    assert failing(path) == {"seal", "audits"}
-    path.write_text(text)
-    (done / "receipt.html").write_text(execution.receipt.page(told).replace("finetune", "retrain"))
-    assert failing(path) == {"page"}
-    (done / "receipt.html").write_text(execution.receipt.page(json.loads(text)))
-    raw = bytearray((done / "model.safetensors").read_bytes())
-    raw[-1] ^= 1
-    (done / "model.safetensors").write_bytes(raw)
-    assert "weights after" in failing(path)
-
-
-def test_other_data_are_found(done, pipeline, tmp_path):
-    desk = done.parent
-    case = json.loads((desk / "case.json").read_text())
-    other = tmp_path / "other.npz"
-    part = small.examples(60, seed=7)
-    np.savez(other, images=part.images[:, 0].numpy(), labels=part.labels.numpy(), ids=np.array(PEOPLE))
-    (desk / "case.json").write_text(json.dumps({**case, "data": f"npz:{other}"}))
-    assert {"data", "audits"} <= failing(done / "receipt.json")
-    (desk / "case.json").write_text(json.dumps({**case, "data": "npz:nowhere.npz"}))
-    checks = {check.what: check.state for check in verify(done / "receipt.json")}
-    assert checks["data, audits"] == "unchecked" and checks["seal"] == "holds"
-
-
-def test_a_receipt_alone_says_what_it_could_not_check(done, tmp_path):
-    shutil.copy(done / "receipt.json", tmp_path / "receipt.json")
-    checks = {check.what: check.state for check in verify(tmp_path / "receipt.json")}
-    assert checks.pop("digest") == "holds" and set(checks.values()) == {"unchecked"} and len(checks) == 2
-    with pytest.raises(ValueError, match="no folder of a desk"):
-        verify(tmp_path / "receipt.json", tmp_path)
-
-
-def test_a_missing_receipt_breaks_the_chain(capsys, pipeline, tmp_path):
-    for name in "ab":
-        forget(capsys, pipeline[0], tmp_path / "desk", "--request", str(pipeline[0] / f"{name}.txt"))
-    first, second = (tmp_path / f"desk/000{k}/receipt.json" for k in (1, 2))
-    shutil.copy(second, first)
-    assert "receipt before" in failing(second)
-    status, out, _ = told(capsys, "verify", str(second))
-    assert status == 1 and "FAILS" in out
-    assert recording is not None
+        assert args.request
