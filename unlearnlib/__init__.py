@@ -32,6 +32,7 @@ _lookup, __dir__, __all__ = _faces.face(
         "prevention": "prevention",
         "audit": "audit",
         "studies": "studies",
+        "desk": "desk",
     },
 )
 

@@ -25,6 +25,9 @@ COMMANDS = {
     },
     "your own models": {
         "methods": ("unlearnlib.methods.listing", "the table of unlearning methods, as text, CSV or JSON"),
+        "forget": ("unlearnlib.desk.commands", "delete examples from a trained model, with a receipt"),
+        "queue": ("unlearnlib.desk.commands", "deletion requests that wait, and what became of them"),
+        "verify": ("unlearnlib.desk.commands", "check the receipt of a deletion"),
     },
 }
 

@@ -12,6 +12,7 @@ EXTRAS = {
     "cluster": ("distributed",),
     "flower": ("flwr",),
     "data": ("mlxtend", "pyarrow"),
+    "desk": ("datasets", "lightning", "timm", "transformers"),
     "book": ("IPython", "matplotlib", "matplotlib_inline", "papermill", "seaborn", "yaml"),
 }
 

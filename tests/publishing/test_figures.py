@@ -115,6 +115,7 @@ CHANGES = swept(set=["forget", "retain"], true=[-2.0, 1.0]).assign(predicted=lam
 PATHS = swept(example=[3, 8], kind=["wrong label"], steps=[0, 10]).assign(margin=lambda f: f.example - f.steps / 9)
 
 # name -> (a figure of made-up data, number of panels, number of lines in the first, entries in its legend or None)
+YEAR = swept(policy=["nothing", "SISA"], rate=[0.1, 0.4], batch=[0, 1]).assign(cost=1.0, auc=0.5)
 FIGURES = {
     "gallery": (lambda: figures.gallery(np.zeros((6, 1, 4, 4)), ["a", "b"], columns=3), 1, 0, None),
     "boundaries": (
@@ -350,6 +351,22 @@ FIGURES = {
         1,
         4,
         None,
+    ),
+    "year": (
+        lambda: figures.year(YEAR, {"cost": "c", "auc": "a"}, ["nothing", "SISA"]),
+        *(4, 2, None),
+    ),
+    "year_ends": (
+        lambda: figures.year_ends(
+            board(["nothing", "SISA"], "damage").rename(columns={"method": "policy"}).assign(rate=0.1),
+            {"damage": "d"},
+            ["nothing", "SISA"],
+        ),
+        *(1, 6, None),  # two of each policy, the zero, and the entry of the legend
+    ),
+    "budget_spent": (
+        lambda: figures.budget_spent({"few": [([0, 3], [0, 0.1])], "many": [([0, 9], [0, 0.3])] * 2}, 0.5),
+        *(1, 4, 3),
     ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(

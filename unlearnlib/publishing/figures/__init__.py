@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         "federated": "forgetting_costs washing_out",
         "samplers": "crowds_over_pictures forget_rates plane_samples",
         "papers": "published_in_intervals",
+        "desk": "budget_spent year year_ends",
         "scoreboards": "distance_over_cost duels",
     },
 )
