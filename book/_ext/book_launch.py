@@ -22,7 +22,14 @@ REPOSITORY = re.compile(r"https://([\w.-]+)/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 BRANCH = "main"
 PICTURE = "_static/social.png"
 LICENCES = {"MIT": "https://spdx.org/licenses/MIT", "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/"}
-FORMATS = {".html": "text/html", ".csv": "text/csv", ".ipynb": "application/x-ipynb+json"}
+FORMATS = {
+    ".html": "text/html",
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+    ".ipynb": "application/x-ipynb+json",
+}
+ARCHIVE = ("results*", "datapackage.json")  # what the leaderboard's page offers for download
 
 
 def repository(text: str) -> str:
@@ -166,7 +173,12 @@ def write_files(app, exception) -> None:
     (out / "llms.txt").write_text(text, encoding="utf-8")
     pages = [pair for pairs in listed.values() for pair in pairs]
     data = sorted(path.relative_to(out).as_posix() for path in (out / "_data").glob("*.csv"))
-    files = [*((page, name) for name, page in pages), *((path, f"Numbers of {Path(path).stem}") for path in data)]
+    archived = sorted(p.relative_to(out).as_posix() for pattern in ARCHIVE for p in out.glob(f"_downloads/*/{pattern}"))
+    files = [
+        *((page, name) for name, page in pages),
+        *((path, f"Numbers of {Path(path).stem}") for path in data),
+        *((path, f"Archive of all results: {Path(path).name}") for path in archived),
+    ]
     day = max(changed(_log(app.srcdir)).values(), default="2026-01-01")
     crated = json.dumps(crate(cited, files, day, address), indent=1, ensure_ascii=False)
     (out / "ro-crate-metadata.json").write_text(crated + "\n", encoding="utf-8")
