@@ -65,7 +65,7 @@ def test_the_laboratory_has_one_line_a_model_and_means_over_seeds():
 def test_a_recipe_is_shown_once_a_data_set_by_its_originals():
     lines = cells(measured.recipes([records(), records(request="class:3"), records("mnist")]))[2:]
     assert [line[0] for line in lines] == ["digits", "mnist"]
-    assert lines[0][2].startswith("0.900 [") and lines[0][4] == "3"
+    assert lines[0][2].startswith("0.900 ± ") and lines[0][4] == "3"
 
 
 def test_growth_is_the_slope_of_logarithms_where_the_work_is_long_enough():

@@ -1,6 +1,6 @@
 """Numbers you should get: what the committed chapters record, and which of a reader's numbers left its interval.
 
-A chapter's tables and claims print estimates as `value [low, high]`. The interval is the tolerance: over the seeds of
+A chapter's tables print estimates as `value ± half` or `value +up -down`, its claims as `value [low, high]`. The interval is the tolerance: over the seeds of
 the chapter it says how far another draw may lie, so a re-run by other instructions, threads or versions is compared
 by it. With pinned numerics a re-run gives the same digits, and `git diff` is the sharper comparison. Of a claim the
 verdict is compared.
@@ -18,7 +18,10 @@ from unlearnlib.publishing import notebooks
 from unlearnlib.publishing.execution import committed
 
 _REAL = r"[-+]?(?:\d+(?:\.\d+)?(?:e[-+]?\d+)?|inf)"
-_ESTIMATE = re.compile(rf"(?<![\w.])({_REAL}) \[({_REAL}), ({_REAL})\]")
+_ESTIMATE = re.compile(
+    rf"(?<![\w.])(?P<value>{_REAL}) (?:\[(?P<low>{_REAL}), (?P<high>{_REAL})\]|± (?P<half>{_REAL})"
+    rf"|\+(?P<up>{_REAL}) -(?P<down>{_REAL}))"
+)
 _STARTS = re.compile(r"[-+]?[\d.]")
 _EXAMPLES = """\
 examples:
@@ -57,7 +60,16 @@ def recorded(page: Mapping) -> Iterator[Number]:
             row = "" if claim else _words(line)
             for found in _ESTIMATE.finditer(line):
                 seen[title, row] += 1
-                yield Number((title, row, seen[title, row]), *map(float, found.groups()))
+                yield Number((title, row, seen[title, row]), *_ends(found))
+
+
+def _ends(found: re.Match) -> tuple[float, float, float]:
+    """Value, low and high of an estimate, however it is written."""
+    parts = {name: float(number) for name, number in found.groupdict().items() if number is not None}
+    value = parts["value"]
+    down, up = parts.get("down", parts.get("half", 0.0)), parts.get("up", parts.get("half", 0.0))
+    digits = max(len(text.partition(".")[2]) for text in found.groups("") if "e" not in text)
+    return value, parts.get("low", round(value - down, digits)), parts.get("high", round(value + up, digits))
 
 
 def _rows(text: str) -> list[tuple[str, str]]:
