@@ -13,7 +13,7 @@ from unlearnlib.desk import commands, execution
 from unlearnlib.desk.cases import Policy, parsed
 from unlearnlib.desk.execution import Desk
 from unlearnlib.desk.recording import Recorder
-from unlearnlib.desk.verify import verify
+from unlearnlib.desk.verifying import verify
 from unlearnlib.methods import registry
 from unlearnlib.training import models, weights
 from unlearnlib.training.loop import fit

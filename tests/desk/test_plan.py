@@ -8,7 +8,7 @@ import small
 import torch
 
 from unlearnlib.desk import plan
-from unlearnlib.desk.admissible import Sizes, admissible, read_quality
+from unlearnlib.desk.admission import Sizes, admissible, read_quality
 from unlearnlib.desk.sources import Source
 from unlearnlib.methods import registry
 from unlearnlib.training.recipe import Recipe

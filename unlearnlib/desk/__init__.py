@@ -15,11 +15,11 @@ __getattr__, __dir__, __all__ = _faces.face(
         "callbacks": "lightning_recorder trainer_recorder",
         # requests, and how they may be answered
         "queue": "Batching Queue Request read_requests",
-        "admissible": "Sizes admissible read_quality",
+        "admission": "Sizes admissible read_quality",
         # carried out, and proven
         "cases": "Case Policy",
         "execution": "Desk",
-        "verify": "verify",
+        "verifying": "verify",
         # over time
         "streams": "streams",
     },

@@ -128,7 +128,7 @@ def _forget(words: Sequence[str]) -> int:
 
 def _chosen(desk, args) -> str:
     """The first admissible method."""
-    from unlearnlib.desk.admissible import Sizes, admissible, read_quality
+    from unlearnlib.desk.admission import Sizes, admissible, read_quality
     from unlearnlib.methods import registry
 
     if args.quality is None and args.guarantee != "exact":
@@ -202,7 +202,7 @@ def _verify(words: Sequence[str]) -> int:
     parser.add_argument("--pdf", metavar="FILE", help="also write the receipt as a PDF (extra book)")
     args = parser.parse_args(words)
     from unlearnlib.desk.receipt import pdf, read
-    from unlearnlib.desk.verify import verify
+    from unlearnlib.desk.verifying import verify
     from unlearnlib.store import files
 
     checks = verify(args.receipt, args.desk)

@@ -1,9 +1,9 @@
 """Numbers you should get: what the committed chapters record, and which of a reader's numbers left its interval.
 
-A chapter's tables print estimates as `value ± half` or `value +up -down`, its claims as `value [low, high]`. The interval
-is the tolerance: over the seeds of the chapter it says how far another draw may lie, so a re-run by other instructions,
-threads or versions is compared by it. With pinned numerics a re-run gives the same digits, and `git diff` is the sharper
-comparison. Of a claim the verdict is compared.
+A chapter's tables print estimates as `value ± half` or `value +up -down`, its claims as `value [low, high]`. The
+interval is the tolerance: over the seeds of the chapter it says how far another draw may lie, so a re-run by other
+instructions, threads or versions is compared by it. With pinned numerics a re-run gives the same digits, and `git diff`
+is the sharper comparison. Of a claim the verdict is compared.
 """
 
 import itertools

@@ -11,7 +11,7 @@ from requesting import PEOPLE, forget, told
 
 from unlearnlib.desk import execution
 from unlearnlib.desk.cases import Policy
-from unlearnlib.desk.verify import verify
+from unlearnlib.desk.verifying import verify
 
 
 @pytest.fixture
