@@ -157,7 +157,7 @@ def test_every_requirement_is_pinned_exactly_and_listed_once():
 def test_whatever_is_imported_is_required():
     names = {re.sub(r"[-_.]+", "-", name).lower() for name in requirements()}
     allowed = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
-    allowed |= {"unlearnlib", "IPython", "matplotlib_inline", *sys.stdlib_module_names}  # two come with ipykernel
+    allowed |= {"unlearnlib", "IPython", *sys.stdlib_module_names}  # it comes with ipykernel
     own = {path.stem for folder in ("tests", "book/_ext") for path in (ROOT / folder).rglob("*.py")}
     lost = {}
     for path in [*(ROOT / "unlearnlib").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:

@@ -13,7 +13,7 @@ EXTRAS = {
     "flower": ("flwr",),
     "data": ("mlxtend", "pyarrow"),
     "desk": ("datasets", "lightning", "timm", "transformers"),
-    "book": ("IPython", "matplotlib", "matplotlib_inline", "papermill", "seaborn", "yaml"),
+    "book": ("IPython", "matplotlib", "papermill", "seaborn", "yaml"),
 }
 
 
