@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-book: $(READY)  ## re-execute every chapter in place, then compile the book (about 8 minutes on two cores)
+book: $(READY)  ## re-execute every chapter in place, then compile the book (about 15 minutes on two cores)
 	rm -rf _build
 	UNLEARN_CACHE=$(CURDIR)/_build/models $(BIN)/unlearn run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
 	@$(MAKE) --no-print-directory html
@@ -51,7 +51,7 @@ lint: $(READY)  ## ruff on code and notebooks (seconds)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check unlearnlib tests book/_ext
 
-test: lint  ## lint, unit tests, and every notebook re-executed and compared (about 15 minutes on two cores)
+test: lint  ## lint, unit tests, and every notebook re-executed and compared (about 25 minutes on two cores)
 	$(NUMERICS) $(BIN)/python -m pytest tests $(PARALLEL)
 	$(NUMERICS) $(BIN)/python -m pytest notebooks --nbval-lax $(NBVAL) $(PARALLEL)
 	$(NUMERICS) $(BIN)/python -m pytest tests/canary.ipynb --nbval $(NBVAL)
