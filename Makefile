@@ -12,7 +12,8 @@ PARALLEL := -n $(JOBS) --dist loadfile
 NBVAL := --nbval-current-env --nbval-cell-timeout 900 --nbval-sanitize-with tests/nbval-sanitize.cfg
 
 .DEFAULT_GOAL := help
-.PHONY: help book html test lint coverage bench gpu lock serve clean
+OFFLINE := _build/does-it-forget
+.PHONY: help book html pdf archive changed converter test lint coverage bench gpu lock serve clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-book: $(READY)  ## re-execute every chapter in place, then compile the book (about 8 minutes on two cores)
+book: $(READY)  ## re-execute every chapter in place, then compile the book (about 15 minutes on two cores)
 	rm -rf _build
 	UNLEARN_CACHE=$(CURDIR)/_build/models $(BIN)/unlearn run notebooks/*.ipynb --in-place --force --jobs $(JOBS)
 	@$(MAKE) --no-print-directory html
@@ -34,11 +35,23 @@ html: $(READY)  ## compile the book from the committed outputs, without executin
 	$(BIN)/unlearn pages
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
+pdf: html  ## the whole book as one PDF, where there is a Chromium (a few minutes)
+	$(BIN)/python book/_ext/book_print.py pdf _build/html $(OFFLINE).pdf
+
+archive: html  ## the book as one zip file that works offline
+	$(BIN)/python book/_ext/book_print.py archive _build/html $(OFFLINE).zip
+
+changed: $(READY)  ## pages that differ from SINCE (default main), for whoever reviews: make changed SINCE=main
+	@$(BIN)/unlearn changed --since $(or $(SINCE),main)
+
+converter: $(READY)  ## dry run of the Jupyter Book 2 converter on a copy; counts its warnings and never fails
+	-@$(BIN)/python book/_ext/book_converter.py
+
 lint: $(READY)  ## ruff on code and notebooks (seconds)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check unlearnlib tests book/_ext
 
-test: lint  ## lint, unit tests, and every notebook re-executed and compared (about 15 minutes on two cores)
+test: lint  ## lint, unit tests, and every notebook re-executed and compared (about 25 minutes on two cores)
 	$(NUMERICS) $(BIN)/python -m pytest tests $(PARALLEL)
 	$(NUMERICS) $(BIN)/python -m pytest notebooks --nbval-lax $(NBVAL) $(PARALLEL)
 	$(NUMERICS) $(BIN)/python -m pytest tests/canary.ipynb --nbval $(NBVAL)

@@ -2,12 +2,16 @@
 
 Every page in headless Chromium, as a reader meets it: at 1280 and 390 pixels, in the light and in the dark scheme. No
 page may be wider than the screen, write an error to the console, or ask another host; the rules of axe-core on
-contrast, names, alternative text and the order of headings hold; a reader without a mouse gets past the navigation.
-Prints each failure and, last, how many checks passed. Where there is no Chromium it says so and looks at nothing.
+contrast, names, alternative text and the order of headings hold; a reader without a mouse gets past the navigation and
+moves every slider. In a chapter each figure has a number, a caption and an alternative text that is no file name, its
+text has nine points or more as displayed, no table shows more than five columns, and terms lead to the glossary with
+their definition. Prints each failure, how hard the openings of chapters are to read (told, not judged), and, last, how
+many checks passed. Where there is no Chromium it says so and looks at nothing.
 """
 
 import functools
 import os
+import re
 import shutil
 import sys
 import threading
@@ -40,6 +44,37 @@ CULPRITS = """() => {
   const inside = e => e && e !== document.body && (held(getComputedStyle(e)) || inside(e.parentElement));
   const lowest = e => outside(e) && !inside(e) && ![...e.children].some(outside);
   return [...document.querySelectorAll('main *')].filter(lowest).slice(0, 2).map(e => e.outerHTML.slice(0, 80)); }"""
+
+# What is wrong with the results of a chapter, as displayed at the width of the window.
+RESULTS = """() => {
+  const wrong = [], phone = innerWidth <= 600;
+  for (const image of document.querySelectorAll('article .cell_output img')) {
+    const alt = (image.alt || '').trim(), caption = image.closest('figure')?.querySelector('figcaption');
+    const name = image.src.split('/').pop();
+    const mute = alt.split(/\\s+/).length < 3 || /\\.(png|svg|jpe?g)$|^[0-9a-f]{16,}/.test(alt);
+    const numbered = caption?.querySelector('.caption-number')?.textContent.trim();
+    if (mute || !numbered) wrong.push(`${name} has no ${mute ? 'alternative text' : 'numbered caption'}`);
+    const drawn = +image.dataset[phone ? 'narrow' : 'wide'], points = +image.dataset.points;
+    const shown = points * image.getBoundingClientRect().width / drawn;
+    if (shown < 8.95) wrong.push(`${name} has text of ${shown.toFixed(1)} points`);
+  }
+  const tables = [...document.querySelectorAll('article .result table')].filter(table => !table.closest('details'));
+  if (tables.some(table => table.rows[0].cells.length > 5)) wrong.push('a table of more than five columns');
+  const terms = [...document.querySelectorAll('article .glossed')];
+  if (!terms.length) wrong.push('no term leads to the glossary');
+  if (terms.some(term => !term.closest('a')?.title)) wrong.push('a term has no definition');
+  return wrong.slice(0, 3).join('; '); }"""
+OPENING = """() => [...document.querySelectorAll('article p')].filter(
+  p => !p.closest('.chapter-facts, .admonition, .cell, figure')).map(p => p.textContent).join(' ')"""
+OPENING_WORDS = 200
+
+
+def grade(text: str) -> float:
+    """School years that a text asks for (Flesch, Kincaid): .39 words a sentence + 11.8 syllables a word - 15.59."""
+    words = re.findall(r"[A-Za-z]+", text)
+    sentences = max(1, len(re.findall(r"[.?!:](?=\s|$)", text)))
+    syllables = sum(max(1, len(re.findall(r"[aeiouy]+", re.sub(r"e$", "", word.lower())))) for word in words)
+    return 0.39 * len(words) / sentences + 11.8 * syllables / max(1, len(words)) - 15.59
 
 
 def browser() -> str | None:
@@ -76,6 +111,21 @@ def wide(page, width: int) -> str:
     return f"{pixels} pixels too wide: {page.evaluate(CULPRITS)}" if pixels > 0 else ""
 
 
+OPENINGS: dict[str, float] = {}  # chapter -> school years that its opening asks for
+
+
+def turned(page) -> str:
+    """Move every slider with an arrow key; what is wrong if its reading does not follow."""
+    for slider in page.query_selector_all(".dial input[type=range]"):
+        before = slider.evaluate("s => s.closest('.dial').textContent")
+        slider.focus()
+        page.keyboard.press("ArrowLeft")
+        if slider.evaluate("s => s.closest('.dial').textContent") == before:
+            return "a slider does not move with the keyboard"
+    empty = page.evaluate("() => [...document.querySelectorAll('.dial')].filter(d => d.hidden).length")
+    return f"{empty} sliders do not show" if empty else ""
+
+
 def look(page, home: str, name: str, axe) -> tuple[int, list[str]]:
     """Number of checks of one page, and what is wrong; without `axe` only its width, its console and its requests."""
     errors, asked = [], []
@@ -92,6 +142,13 @@ def look(page, home: str, name: str, axe) -> tuple[int, list[str]]:
     page.goto(f"{home}/{name}", wait_until="load")
     page.evaluate("() => window.MathJax?.startup?.promise")
     found = {f"at {width} pixels": wide(page, width) for width in SIZES}
+    if name.startswith("notebooks/"):
+        for width in SIZES:
+            page.set_viewport_size({"width": width, "height": SIZES[width]})
+            found[f"results at {width} pixels"] = page.evaluate(RESULTS)
+        found["dial"] = turned(page)
+        words = page.evaluate(OPENING).split()[:OPENING_WORDS]
+        OPENINGS[name] = grade(" ".join(words))
     done, page_size = 0, {"width": 1280, "height": SIZES[1280]}
     page.set_viewport_size(page_size)
     for scheme, options in SCHEMES.items() if axe else ():
@@ -143,6 +200,8 @@ def main() -> int:
         return 0
     done, wrong = check(site, program, names=sys.argv[2:] or None)
     print("\n".join(wrong))
+    hardest = sorted(OPENINGS.items(), key=lambda pair: -pair[1])
+    print("school years that openings ask for:", ", ".join(f"{name[10:12]} {years:.0f}" for name, years in hardest))
     print(f"{done - len(wrong)} checks passed, {len(wrong)} failed")
     return 1 if wrong else 0
 

@@ -157,8 +157,8 @@ def test_every_requirement_is_pinned_exactly_and_listed_once():
 def test_whatever_is_imported_is_required():
     names = {re.sub(r"[-_.]+", "-", name).lower() for name in requirements()}
     allowed = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
-    allowed |= {"unlearnlib", "IPython", "matplotlib_inline", *sys.stdlib_module_names}  # two come with ipykernel
-    own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    allowed |= {"unlearnlib", "IPython", *sys.stdlib_module_names}  # it comes with ipykernel
+    own = {path.stem for folder in ("tests", "book/_ext") for path in (ROOT / folder).rglob("*.py")}
     lost = {}
     for path in [*(ROOT / "unlearnlib").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -241,3 +241,17 @@ def test_code_and_text_have_their_licences():
     assert "MIT License" in text("LICENSE") and "Creative Commons Attribution 4.0" in text("LICENSE")
     cff = yaml.safe_load(text("CITATION.cff"))
     assert cff["authors"] == [{"name": "The unlearnlib authors"}] and cff["cff-version"]
+
+
+def test_the_drawn_result_has_the_numbers_of_its_chapter():
+    """`result.svg` is drawn by hand from a table of chapter 02: row, one threshold, a test for each example."""
+    cells = json.loads(text("notebooks/02-measuring-forgetting.ipynb"))["cells"]
+    tables = ["".join(o["data"]["text/html"]) for c in cells for o in c.get("outputs", []) if "text/html" in o["data"]]
+    table = next(page for page in tables if "<caption>AUC of three attacks" in page)
+    said = re.search(r"<desc[^>]*>(.*?)</desc>", text("book/_static/result.svg"))[1]
+    population, single = said.split("One test for each example: ")
+    for row, name in (("original", "original"), ("finetune", "fine-tuned"), ("retrain, other seed", "retrained again")):
+        there = re.search(rf'<th scope="row">{row}</th>(.*?)</tr>', table)[1]
+        values = re.findall(r"<td[^>]*>(\d\.\d{3})", there)
+        for part, value in zip((population, single), values, strict=False):
+            assert f"{name} {value}" in part

@@ -123,7 +123,7 @@ def test_options_are_still_options():
     ("arguments", "message"),
     [
         (["grit"], "no command 'grit': did you mean 'grid'?"),
-        (["x" * 10**5], "there are run, grid, status, check, pages, methods"),
+        (["x" * 10**5], "there are run, grid, status, check, changed, pages, numbers, methods"),
         (["run"], "the following arguments are required: NOTEBOOK"),
         (["run", "a.ipynb", "-o", "runs", "-p", "lr"], "expected 2 arguments"),
         (["run", "a.ipynb", "--in-place", "--jobs", "two"], "invalid int value: 'two'"),

@@ -2,6 +2,9 @@
 
 import ast
 import graphlib
+import importlib
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -160,6 +163,15 @@ def _library(root: Path, files: dict[str, str]) -> None:
 def test_a_bare_import_is_light():
     code = "import sys, unlearnlib; print('torch' in sys.modules, 'numpy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == ["False", "False"]
+
+
+def test_no_function_has_the_name_of_a_module_beside_it():
+    """Importing the module would put it where callers expect the function."""
+    for room in ORDER:
+        package = importlib.import_module(f"unlearnlib.{room}")
+        modules = {found.name for found in pkgutil.iter_modules(getattr(package, "__path__", []))}
+        shared = modules & set(getattr(package, "__all__", ()))
+        assert all(inspect.ismodule(getattr(package, name)) for name in shared), f"{room}: {sorted(shared)}"
 
 
 def test_the_rooms_are_described_to_contributors():

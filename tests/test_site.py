@@ -267,13 +267,3 @@ def test_mathematics_comes_from_an_installed_package(tmp_path):
     book_site.copy_mathjax(app)
     assert (tmp_path / "_static/mathjax/tex-chtml-full.js").stat().st_size > 1_000_000
     assert len(list((tmp_path / "_static/mathjax/output/chtml/fonts/woff-v2").glob("*.woff"))) > 10
-
-
-def test_address_is_taken_from_the_environment_or_absent(monkeypatch):
-    config = SimpleNamespace(html_baseurl="", ogp_site_url="")
-    monkeypatch.delenv("BOOK_URL", raising=False)
-    book_site.set_address(None, config)
-    assert config.html_baseurl == config.ogp_site_url == ""
-    monkeypatch.setenv("BOOK_URL", "https://book.example/x")
-    book_site.set_address(None, config)
-    assert config.html_baseurl == config.ogp_site_url == "https://book.example/x/"

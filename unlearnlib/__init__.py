@@ -26,9 +26,13 @@ _lookup, __dir__, __all__ = _faces.face(
         "dlfd": "dlfd",
         "private": "private",
         "attribution": "attribution",
+        "generative": "generative",
         "language": "language",
+        "federated": "federated",
+        "prevention": "prevention",
         "audit": "audit",
         "studies": "studies",
+        "desk": "desk",
     },
 )
 

@@ -19,10 +19,15 @@ COMMANDS = {
         "grid": ("unlearnlib.publishing.runner", "execute one chapter for every combination of parameter values"),
         "status": ("unlearnlib.publishing.runner", "say which pages are older than their code, and why"),
         "check": ("unlearnlib.publishing.runner", "say what may not be committed"),
+        "changed": ("unlearnlib.publishing.review", "list the pages that differ from a commit, and in what"),
         "pages": ("unlearnlib.publishing.runner", "write the pages of claims, status and method cards"),
+        "numbers": ("unlearnlib.publishing.numbers", "print the numbers you should get, or compare yours with them"),
     },
     "your own models": {
         "methods": ("unlearnlib.methods.listing", "the table of unlearning methods, as text, CSV or JSON"),
+        "forget": ("unlearnlib.desk.commands", "delete examples from a trained model, with a receipt"),
+        "queue": ("unlearnlib.desk.commands", "deletion requests that wait, and what became of them"),
+        "verify": ("unlearnlib.desk.commands", "check the receipt of a deletion"),
     },
 }
 

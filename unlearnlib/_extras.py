@@ -10,8 +10,10 @@ EXTRAS = {
     "forest": ("numba",),
     "tuning": ("optuna",),
     "cluster": ("distributed",),
+    "flower": ("flwr",),
     "data": ("mlxtend", "pyarrow"),
-    "book": ("IPython", "matplotlib", "matplotlib_inline", "papermill", "seaborn", "yaml"),
+    "desk": ("datasets", "lightning", "timm", "transformers"),
+    "book": ("IPython", "matplotlib", "papermill", "seaborn", "yaml"),
 }
 
 

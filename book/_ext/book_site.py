@@ -1,4 +1,4 @@
-"""What the book needs beyond jupyter-book: offline mathematics, its own address, pages of the library, and a policy
+"""What the book needs beyond jupyter-book: offline mathematics, pages of the library, and a policy
 that keeps every page from asking another host.
 
 The pages under `book/api` name modules in a comment, `% modules: unlearnlib.audit.*`; each module of the package is
@@ -8,7 +8,6 @@ described on the page with the longest pattern that fits it, so a new module nee
 import base64
 import hashlib
 import inspect
-import os
 import pkgutil
 import re
 import shutil
@@ -100,13 +99,6 @@ def forbid_other_hosts(app, exception) -> None:
     for path, page in pages.items():
         if "Content-Security-Policy" not in page:
             path.write_text(with_policy(with_names(page), handlers), encoding="utf-8")
-
-
-def set_address(app, config) -> None:
-    """Take the canonical address from `BOOK_URL`; without it the pages work anywhere and carry none."""
-    address = os.environ.get("BOOK_URL")
-    if address:
-        config.html_baseurl = config.ogp_site_url = address.rstrip("/") + "/"
 
 
 def public_modules(package: str = "unlearnlib") -> list[str]:
@@ -207,7 +199,6 @@ def process_docstring(app, what, name, obj, options, lines) -> None:
 
 
 def setup(app):
-    app.connect("config-inited", set_address)
     app.connect("builder-inited", copy_mathjax)
     app.connect("source-read", describe_modules)
     app.connect("build-finished", forbid_other_hosts)

@@ -23,10 +23,10 @@ def test_what_was_missed_and_where_it_cried_wolf():
 
 def test_matrix_sizes_and_advice():
     rows = audited.table(matrix()).splitlines()
-    assert len(rows) == 4 and "0.050 [0.040, 0.060]" in rows[2] and rows[2].startswith("| sharp | 16 |")
+    assert len(rows) == 4 and "0.050 ± 0.010" in rows[2] and rows[2].startswith("| sharp | 16 |")
     best = {"budget": 16, "audit": "sharp", "extra": 16, "power": 0.9, "low": 0.8, "high": 0.95, "level": 0.05}
     told = {"recommended": [best | {"beside": "deaf", "beside_extra": 1, "missed": "", "false_alarms": "4 bits"}]}
-    line = "| 16 | sharp (16); beside it deaf (1) | 0.90 [0.80, 0.95] | 0.05 | nothing of what was planted | 4 bits |"
+    line = "| 16 | sharp (16); beside it deaf (1) | 0.90 +0.05 -0.10 | 0.05 | nothing of what was planted | 4 bits |"
     assert line in audited.advice(told)
     sizes = {"worlds": 8, "forgotten": 120, "trained": 1664, "audited": 4000, "seconds": 360.0, "level": 0.05}
     assert "1,664 networks" in audited.sizes(sizes | {"training_seconds_a_model": 0.1})

@@ -61,13 +61,16 @@ class _Texts(html.parser.HTMLParser):
 @pytest.mark.parametrize(
     ("numbers", "shown"),
     [
-        ((0.91234, 0.905, 0.919), "0.912 [0.905, 0.919]"),
-        ((0.5, 0.1, 0.9), "0.50 [0.10, 0.90]"),
-        ((0.5, 0.45, 0.5496), "0.50 [0.45, 0.55]"),  # the width 0.0996 counts as 0.10
-        ((1234.5, 1000.4, 1460.2), "1230 [1000, 1460]"),
-        ((-0.0001, -0.02, 0.02), "0.000 [-0.020, 0.020]"),  # no minus zero
-        ((3.14159, 2.9, np.inf), "3.14 [2.90, inf]"),
-        ((0.25, 0.25, 0.25), "0.2500 [0.2500, 0.2500]"),
+        ((0.91234, 0.905, 0.919), "0.912 ± 0.007"),
+        ((0.5, 0.1, 0.9), "0.50 ± 0.40"),
+        ((0.5, 0.45, 0.5496), "0.50 ± 0.05"),  # the width 0.0996 counts as 0.10
+        ((1234.5, 1000.4, 1460.2), "1230 ± 230"),  # sides of 234 and 226: the larger stands for both
+        ((-0.0001, -0.02, 0.02), "0.000 ± 0.020"),  # no minus zero
+        ((0.98, 0.86, 1.0), "0.98 +0.02 -0.12"),
+        ((1.0, 0.9966, 1.0), "1.0000 +0.0000 -0.0034"),
+        ((3.14159, 2.9, np.inf), "3.14 +inf -0.24"),
+        ((0.25, 0.25, 0.25), "0.2500 ± 0.0000"),
+        ((0.5, float("nan"), 1), "0.500 ± n/a"),
         ((float("nan"), 0, 1), "n/a"),
     ],
 )
@@ -77,13 +80,34 @@ def test_an_estimate_has_the_digits_of_its_interval(numbers, shown):
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-9, 1e5), st.floats(1e-9, 1e5))
 @settings(max_examples=100, deadline=None)
-def test_rounding_moves_an_estimate_by_at_most_a_twentieth_of_its_interval(value, below, above):
+def test_an_estimate_covers_its_interval_and_little_more(value, below, above):
     low, high = value - below, value + above
     if high - low < 1e-9 * abs(value):
         return
-    texts = re.findall(r"-?[\d.]+", bookkeeping.estimate(value, low, high))
-    for text, number in zip(texts, (value, low, high), strict=True):
-        assert abs(float(text) - number) <= (high - low) / 19.8
+    shown, *sides = bookkeeping.estimate(value, low, high).replace("± ", "±").split()
+    up, down = (float(sides[0][1:]),) * 2 if len(sides) == 1 else (float(sides[0]), -float(sides[1]))
+    step = (high - low) / 9.9  # a unit of the last digit, at most
+    assert abs(float(shown) - value) <= step / 2 * 1.01
+    assert below - step <= down <= below * 1.25 + step * 2 and above - step <= up <= above * 1.25 + step * 2
+    if len(sides) == 2:
+        assert max(above, below) > 1.25 * min(above, below)
+
+
+def test_all_estimates_of_a_column_have_the_decimals_of_its_middle_one():
+    frame = pd.DataFrame({"x": [0.5, 0.51, 1.0], "x_low": [0.49, 0.50, 0.9996], "x_high": [0.51, 0.52, 1.0]})
+    assert [line.split()[-1] for line in tables.render(frame)["text/plain"].splitlines()[1:]] == [
+        "0.010",
+        "0.010",
+        "0.000",
+    ]
+
+
+def test_the_leading_columns_of_a_wide_table_are_named_in_it_and_must_exist():
+    frame = pd.DataFrame({"a": [1], "b": [2]})
+    assert 'data-lead="b|a"' in tables.render(frame, lead=["b", "a"])["text/html"]
+    assert "data-lead" not in tables.render(frame)["text/html"]
+    with pytest.raises(ValueError, match="lead names 'c'"):
+        tables.render(frame, lead=["c"])
 
 
 def test_an_interval_the_wrong_way_round_is_refused():
@@ -104,9 +128,9 @@ def test_a_table_joins_values_with_their_intervals_and_escapes_text():
         ("td", None),
     ] * 2
     texts = [t for t in page.texts if t.strip()]
-    assert texts == ["Accuracy & more", "method", "value", "n", "a<b", "0.912 [0.905, 0.919]", "3", "c", "n/a", "12"]
+    assert texts == ["Accuracy & more", "method", "value", "n", "a<b", "0.912 ± 0.007", "3", "c", "n/a", "12"]
     assert "a<b" not in shown["text/html"]
-    assert shown["text/plain"].splitlines()[2].split() == ["a<b", "0.912", "[0.905,", "0.919]", "3"]
+    assert shown["text/plain"].splitlines()[2].split() == ["a<b", "0.912", "±", "0.007", "3"]
 
 
 def test_a_table_shows_named_indices_as_row_headers_and_refuses_nameless_ones():

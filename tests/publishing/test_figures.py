@@ -14,6 +14,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 from unlearnlib.methods.catalogue import HOMES  # noqa: E402
 from unlearnlib.publishing import figures  # noqa: E402
 from unlearnlib.publishing.figures import appearance  # noqa: E402
+from unlearnlib.publishing.figures import shown as pages  # noqa: E402
 
 RNG = np.random.default_rng(0)
 SIDE = np.linspace(-1, 1, 12)
@@ -114,6 +115,7 @@ CHANGES = swept(set=["forget", "retain"], true=[-2.0, 1.0]).assign(predicted=lam
 PATHS = swept(example=[3, 8], kind=["wrong label"], steps=[0, 10]).assign(margin=lambda f: f.example - f.steps / 9)
 
 # name -> (a figure of made-up data, number of panels, number of lines in the first, entries in its legend or None)
+YEAR = swept(policy=["nothing", "SISA"], rate=[0.1, 0.4], batch=[0, 1]).assign(cost=1.0, auc=0.5)
 FIGURES = {
     "gallery": (lambda: figures.gallery(np.zeros((6, 1, 4, 4)), ["a", "b"], columns=3), 1, 0, None),
     "boundaries": (
@@ -308,6 +310,64 @@ FIGURES = {
         lambda: figures.ratio_histograms({name: np.exp(RNG.normal(size=30)) for name in MODELS[:2]}, [0.5, 1, 1e9]),
         *(2, 1, None),
     ),
+    "forgetting_costs": (
+        lambda: figures.forgetting_costs(
+            board(["a", "b", "c", "d"], "cost", "agreement", "obeyed").assign(family=["PGA", "PGA", "FedEraser", "x"]),
+            {"agreement": "agreement", "obeyed": "obeyed"},
+            {"agreement": (0.2, 0.3), "obeyed": (0.1, 0.2)},
+            {"agreement": (0, 1), "obeyed": (0, 1)},
+        ),
+        *(2, 3, None),
+    ),
+    "washing_out": (
+        lambda: figures.washing_out(
+            swept(method=["just leaves", "retrain"], round=[1, 2, 3]).assign(obeyed=lambda f: f["round"] / 4),
+            request=2,
+            names=["just leaves", "retrain"],
+        ),
+        *(1, 3, 2),
+    ),
+    "crowds_over_pictures": (
+        lambda: figures.crowds_over_pictures(
+            swept(method=["original", "salun", "noise_target"]).assign(
+                I=lambda f: f.seed + 1.0, FD=lambda f: 3.0 + f.seed
+            ),
+            *((1.5, 2.0), 3.0),
+        ),
+        *(1, 16, None),
+    ),
+    "forget_rates": (
+        lambda: figures.forget_rates(swept(method=["salun", "redirect"], steps=[25, 50]).assign(rate=0.5), 0.0),
+        *(1, 3, None),
+    ),
+    "plane_samples": (
+        lambda: figures.plane_samples({"original": cloud(), "cascade": cloud()}, cloud(8), 3),
+        2,
+        1,
+        None,
+    ),
+    "published_in_intervals": (
+        lambda: figures.published_in_intervals([("a", 0.5), ("b", -1.5), ("c", 40.0)]),
+        1,
+        4,
+        None,
+    ),
+    "year": (
+        lambda: figures.year(YEAR, {"cost": "c", "auc": "a"}, ["nothing", "SISA"]),
+        *(4, 2, None),
+    ),
+    "year_ends": (
+        lambda: figures.year_ends(
+            board(["nothing", "SISA"], "damage").rename(columns={"method": "policy"}).assign(rate=0.1),
+            {"damage": "d"},
+            ["nothing", "SISA"],
+        ),
+        *(1, 6, None),  # two of each policy, the zero, and the entry of the legend
+    ),
+    "budget_spent": (
+        lambda: figures.budget_spent({"few": [([0, 3], [0, 0.1])], "many": [([0, 9], [0, 0.3])] * 2}, 0.5),
+        *(1, 4, 3),
+    ),
     "distance_over_cost": (
         lambda: figures.distance_over_cost(
             board([*MODELS, "f2", "f5", "scrub, tuned", "scrub, published"], "distance", "cost"),
@@ -368,6 +428,9 @@ def test_a_figure_shows_what_it_should_and_can_be_read(name):
             for part in parts:
                 if isinstance(part, mpl.lines.Line2D):
                     assert contrast(part.get_color()) >= 3, part.get_label()
+    with pages._narrowed(figure):  # on a phone, and as numbers
+        assert figure.get_figwidth() == pages.NARROW
+    assert len(pages.table(figure).splitlines()) <= pages.MOST_NUMBERS + 1
 
 
 def test_public_names_work_under_the_short_name_too():
@@ -507,6 +570,26 @@ def test_paths_of_margins_end_beside_the_stars_of_their_own_example():
     stars = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "*"]
     ends = [line.get_ydata()[-1] for line in axes.lines if line.get_marker() != "*"]
     assert stars == [-1.0, 2.0] and ends == pytest.approx([3 - 10 / 9, 8 - 10 / 9])
+
+
+def test_members_of_a_family_are_joined_in_the_order_of_their_cost_with_their_intervals():
+    frame = board(["a", "b", "c"], "cost", "obeyed").assign(family="PGA", cost=[0.6, 0.1, 0.3])
+    axes = figures.forgetting_costs(frame, {"obeyed": "o"}, {"obeyed": (0.1, 0.2)}, {"obeyed": (0, 1)}).axes[0]
+    (line,) = axes.lines
+    assert line.get_xdata().tolist() == [0.1, 0.3, 0.6] and line.get_ydata() == pytest.approx([0.2, 0.3, 0.1])
+    assert line.get_color() == figures.colour("neggrad")
+    bars = [c for c in axes.collections if isinstance(c, mpl.collections.LineCollection)][0].get_segments()
+    assert bars[0][:, 1] == pytest.approx([0.15, 0.25])
+    rows = swept(method=["retrain"], round=[1, 2]).assign(obeyed=lambda f: f["round"] / 4)
+    axes = figures.washing_out(rows, request=1, names=["retrain"]).axes[0]
+    assert axes.lines[0].get_ydata() == pytest.approx([0.25, 0.5]) and axes.lines[1].get_xdata() == [1, 1]
+
+
+def test_samplers_stand_at_their_means():
+    frame = swept(method=["original", "salun"]).assign(I=lambda f: f.seed + 1.0, FD=lambda f: 3.0 + f.seed)
+    axes = figures.crowds_over_pictures(frame, (1.5, 2.0), 3.0).axes[0]
+    points = [bars.lines[0].get_xydata()[0].tolist() for bars in axes.containers]
+    assert points == [[2.0, 4.0], [2.0, 4.0]] and axes.get_yscale() == "log"
 
 
 def test_paths_end_where_their_markers_stand_and_extreme_ratios_are_counted():

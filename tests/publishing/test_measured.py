@@ -56,7 +56,7 @@ def test_the_laboratory_has_one_line_a_model_and_means_over_seeds():
     ]
     half = 0.01 * 4.303 / np.sqrt(3)  # Student's interval of three seeds a hundredth apart, on the logit scale
     low, high = (1 / (1 + np.exp(-np.log(9) - step / 0.09)) for step in (-half, half))
-    assert lines[0][3] == f"0.900 [{low:.3f}, {high:.3f}]" and lines[0][7] == ""
+    assert lines[0][3] == f"0.900 ± {max(0.9 - low, high - 0.9):.3f}" and lines[0][7] == ""
     assert lines[0][4] == lines[0][3]  # forget accuracy is 1 - UA
     assert lines[3][6].startswith("0.500") and lines[3][7] == "0.25"
     assert lines[4][:2] == ["mnist", "class:3"] and len(lines) == 8
@@ -65,7 +65,7 @@ def test_the_laboratory_has_one_line_a_model_and_means_over_seeds():
 def test_a_recipe_is_shown_once_a_data_set_by_its_originals():
     lines = cells(measured.recipes([records(), records(request="class:3"), records("mnist")]))[2:]
     assert [line[0] for line in lines] == ["digits", "mnist"]
-    assert lines[0][2].startswith("0.900 [") and lines[0][4] == "3"
+    assert lines[0][2].startswith("0.900 ± ") and lines[0][4] == "3"
 
 
 def test_growth_is_the_slope_of_logarithms_where_the_work_is_long_enough():

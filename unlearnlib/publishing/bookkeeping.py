@@ -102,9 +102,12 @@ def _warn_outside_the_page() -> None:
 
 
 def _set_image_format(shell) -> None:
-    """Figures as PNG, whatever MPLBACKEND says, and without the version of the drawing library in their bytes."""
+    """Figures as PNG, whatever MPLBACKEND says, in the two forms that a page shows and with their data."""
     shell.enable_matplotlib("inline")
-    optional("matplotlib_inline.backend_inline").set_matplotlib_formats("png", metadata={"Software": None})
+    from unlearnlib.publishing.figures import shown
+
+    figure = optional("matplotlib.figure").Figure
+    shell.display_formatter.formatters["image/png"].for_type(figure, shown.bundle)
 
 
 def _watch(shell) -> None:
@@ -205,9 +208,9 @@ def claim_anchor(text: str) -> str:
     return f"claim-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def table(frame, digits: int | Mapping[str, int] | None = None, caption: str = "") -> None:
+def table(frame, digits: int | Mapping[str, int] | None = None, caption: str = "", lead: Sequence[str] = ()) -> None:
     """Show a DataFrame as a static, accessible table; see `tables.render` for the arguments."""
-    _show(render(frame, digits, caption))
+    _show(render(frame, digits, caption, lead))
 
 
 def record(frame) -> None:

@@ -1,6 +1,6 @@
-"""Pages that the book makes from its committed notebooks: all claims, the status of every page, the method cards.
+"""Pages that the book makes from its committed notebooks and results: claims, status, method cards, boards, archive.
 
-    python -m unlearnlib.pages          writes book/generated/{claims,status,methods}.md
+    unlearn pages          writes book/generated/{claims,status,methods}.md, fragments of other pages, and the archive
 
 Plain MyST without directives of our own; nothing in it depends on the clock, so that a rebuild changes nothing.
 """
@@ -9,11 +9,23 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from unlearnlib.publishing import bookkeeping, cards, measured, notebooks, provenance
+from unlearnlib.publishing import (
+    archive,
+    board_pages,
+    boards,
+    bookkeeping,
+    cards,
+    guide,
+    measured,
+    notebooks,
+    papers,
+    provenance,
+)
 from unlearnlib.publishing.execution import TIMINGS, committed
 from unlearnlib.publishing.markup import code, grid_table, plain
 
 FOLDER = Path("book/generated")
+OLD = "These numbers were made by older code than that of this book; they wait for a new run."
 
 
 def _link(path: Path) -> str:
@@ -95,11 +107,30 @@ def generate(folder: Path = FOLDER) -> list[Path]:
     states = {path: provenance.state(path) for path in paths}
     minutes = json.loads(TIMINGS.read_text()) if TIMINGS.exists() else {}
     texts = {"claims.md": claims(pages), "status.md": status(pages, states, minutes)}
-    texts |= {"methods.md": cards.page()} | measured.texts()
+    texts |= {"methods.md": cards.page()} | measured.texts() | papers.texts()
+    rows, lines, by_page = archive.results(), archive.examples(), _commands(pages)
+    made_by = archive.commands() | by_page
+    found = boards.boards(rows, lines, notes=_notes(states))
+    texts |= board_pages.texts(found, rows, made_by, by_page)
+    texts |= guide.texts(pages, found) if guide.PAGE.exists() else {}
     for name, text in texts.items():
         if notebooks.fetch(folder / name) != text:
             notebooks.write_text(folder / name, text)
-    return [folder / name for name in texts]
+    return [
+        *(folder / name for name in texts),
+        *archive.write(folder, {"results": rows, "results-examples": lines}, made_by),
+    ]
+
+
+def _commands(pages: Mapping[Path, Mapping]) -> dict[str, str]:
+    """The commands of benchmark pages, by the name that they share with their results."""
+    stamps = {path.stem: notebooks.stamp(page) for path, page in pages.items() if path.parts[0] == "book"}
+    return {stem: stamp["command"] for stem, stamp in stamps.items() if "command" in stamp}
+
+
+def _notes(states: Mapping[Path, provenance.State]) -> dict[str, str]:
+    """What is said beside results whose page is stale, by the name of their file."""
+    return {f"{path.stem}.csv": OLD for path, state in states.items() if path.parts[0] == "book" and state.reasons}
 
 
 if __name__ == "__main__":

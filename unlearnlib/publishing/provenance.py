@@ -2,14 +2,15 @@
 
 The fingerprint of a page is the SHA-256 of five parts: the library modules that it imported, its code cells, its
 parameter values, the checksums of its data and the versions of torch and numpy. Code counts by its tokens: comments,
-docstrings and blank lines may change without making a page stale.
+docstrings and blank lines may change without making a page stale. Data may be a committed file of results, named by its
+path below the book.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlearnlib.publishing import notebooks, parameters
+from unlearnlib.publishing import notebooks, papers, parameters
 from unlearnlib.store.digests import content_digest, digest, module_digests, versions
 
 _NOTE = "> **Older than its code.** Since this page was run, something that it depends on has changed"
@@ -77,7 +78,7 @@ def changes(record: Mapping, page: Mapping, source: Mapping | None) -> list[str]
         reasons.append(f"parameters: {error}")
     was, installed = record["versions"], versions()
     moved = [f"{name} {was[name]} -> {installed[name]}" for name in sorted(was) if was[name] != installed.get(name)]
-    return reasons + ([f"versions: {', '.join(moved)}"] if moved else [])
+    return reasons + ([f"versions: {', '.join(moved)}"] if moved else []) + _file_changes(record)
 
 
 def _same(name: str, values: Mapping, record: Mapping) -> bool:
@@ -85,15 +86,25 @@ def _same(name: str, values: Mapping, record: Mapping) -> bool:
     return values.get(name, absent) == record["parameters"].get(name, absent)
 
 
+def _is_file(name: str) -> bool:
+    """Whether a page read a committed file of results under this name, and no data set."""
+    return name.startswith("book/")
+
+
 def data_changes(record: Mapping) -> list[str]:
     """Load each data set that the page names and compare its checksum. Sets made with options cannot be compared."""
     from unlearnlib.data.loading import load
 
-    changed = []
-    for name, checksum in record.get("data", {}).items():
-        if load(name).checksum() != checksum:
-            changed.append(name)
+    named = {name: checksum for name, checksum in record.get("data", {}).items() if not _is_file(name)}
+    changed = [name for name, checksum in named.items() if load(name).checksum() != checksum]
     return [f"data: {', '.join(changed)}"] if changed else []
+
+
+def _file_changes(record: Mapping) -> list[str]:
+    """Compare the committed files of results that the page read, which it names by their paths."""
+    named = {name: checksum for name, checksum in record.get("data", {}).items() if _is_file(name)}
+    changed = [name for name, checksum in named.items() if papers.Recorded(name).checksum() != checksum]
+    return [f"results: {', '.join(changed)}"] if changed else []
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import html
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 MISSING = "n/a"
 
@@ -15,21 +15,39 @@ def _rounded(value: float, decimals: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text  # no minus zero
 
 
-def estimate(value: float, low: float, high: float) -> str:
-    """`0.912 [0.905, 0.919]`: an estimate with its interval, to two significant digits of the interval's width.
+def estimate(value: float, low: float, high: float, decimals: int | None = None) -> str:
+    """`0.912 ± 0.007`: an estimate with the half-width of its interval, to two significant digits of the whole width.
 
-    Digits beyond those describe the seed, not the quantity. An open interval (`inf`) is rounded by its finite side, a
-    missing number gives `n/a`. Raises ValueError if low > high.
+    decimals    fixed by a column; by default the interval's own
+
+    Digits beyond those describe the seed, not the quantity. An interval whose sides differ by more than a quarter shows
+    both, `0.98 +0.02 -0.12`; else the larger side stands for the two. An open interval (`inf`) is rounded by its finite
+    side, a missing number gives `n/a`. Raises ValueError if low > high.
     """
     value, low, high = float(value), float(low), float(high)
-    if math.isnan(value) or math.isnan(low) or math.isnan(high):
-        return MISSING if math.isnan(value) else f"{_rounded(value, _decimals(abs(value), 3))} [{MISSING}]"
+    decimals = estimate_decimals(value, low, high) if decimals is None else decimals
+    if math.isnan(value):
+        return MISSING
+    if math.isnan(low) or math.isnan(high):
+        return f"{_rounded(value, decimals)} ± {MISSING}"
     if low > high:
         raise ValueError(f"an interval runs from low to high, not from {low} to {high}")
+    down, up = value - low, high - value
+    shown = [_rounded(side, decimals) for side in (up, down)]
+    even = shown[0] == shown[1] or (min(down, up) >= 0 and max(down, up) <= 1.25 * min(down, up))
+    if even or max(down, up) - min(down, up) <= 1.01 * 10.0**-decimals:
+        return f"{_rounded(value, decimals)} ± {_rounded(max(down, up), decimals)}"
+    return f"{_rounded(value, decimals)} {f'+{shown[0]} -{shown[1]}'.replace('+-', '-').replace('--', '+')}"
+
+
+def estimate_decimals(value: float, low: float, high: float) -> int:
+    """How many decimals `estimate` shows; negative where it rounds to tens and more."""
+    value, low, high = float(value), float(low), float(high)
+    if math.isnan(value) or math.isnan(low) or math.isnan(high):
+        return 0 if math.isnan(value) else _decimals(abs(value), 3)
     ends = [abs(end - value) for end in (low, high) if math.isfinite(end) and end != value]
     width = high - low if math.isfinite(high - low) else 2 * max(ends, default=0.0)
-    decimals = _decimals(width, 2) if width > 0 else _decimals(abs(value), 4)
-    return f"{_rounded(value, decimals)} [{_rounded(low, decimals)}, {_rounded(high, decimals)}]"
+    return _decimals(width, 2) if width > 0 else _decimals(abs(value), 4)
 
 
 def _decimals(size: float, significant: int) -> int:
@@ -49,13 +67,20 @@ def _companions(column: str) -> list[tuple[str, str]]:
 
 
 def _merged(frame):
-    """The frame with every (value, low, high) triple of columns as one column of estimates, and their names."""
+    """The frame with every (value, low, high) triple of columns as one column of estimates, and their names.
+
+    All estimates of a column have the decimals of its middle one.
+    """
     frame, estimates = frame.copy(), []
     for column in list(frame.columns):
         pair = next((p for p in _companions(str(column)) if set(p) <= set(frame.columns)), None)
         if pair:
-            triples = zip(frame[column], frame[pair[0]], frame[pair[1]], strict=True)
-            frame[column] = [estimate(*triple) for triple in triples]
+            triples = list(zip(frame[column], frame[pair[0]], frame[pair[1]], strict=True))
+            wanted = sorted(
+                estimate_decimals(*triple) for triple in triples if not any(map(math.isnan, map(float, triple)))
+            )
+            shared = wanted[(len(wanted) - 1) // 2] if wanted else None
+            frame[column] = [estimate(*triple, shared) for triple in triples]
             frame = frame.drop(columns=list(pair))
             estimates.append(str(column))
     return frame, estimates
@@ -106,18 +131,25 @@ def _cells(frame, digits: int | Mapping[str, int] | None) -> list[list[str]]:
     return columns
 
 
-def render(frame, digits: int | Mapping[str, int] | None = None, caption: str = "") -> dict[str, str]:
+def render(
+    frame, digits: int | Mapping[str, int] | None = None, caption: str = "", lead: Sequence[str] = ()
+) -> dict[str, str]:
     """A DataFrame as {"text/plain", "text/html"}: a static table that a screen reader can follow.
 
     digits      decimals of floating columns, for all or by column; by default three digits of the largest entry
     caption     shown above, and the name of the table for a screen reader
+    lead        of a table with more than five columns, those that the book shows before the whole table is unfolded;
+                by default the first ones, and the cost
 
     A column with its interval beside it (`x`, `x_low`, `x_high`; `value`, `ci_lo`, `ci_hi`) becomes one column of
     estimates. Index levels are row headers, every column has a header, no identifier is random. Raises ValueError on
-    an index or a column without a name.
+    an index or a column without a name, and on a leading column that the table has not.
     """
     frame, estimates = _merged(frame)
     frame, heads = _flat(frame)
+    for name in lead:
+        if name not in frame.columns:
+            raise ValueError(f"lead names {name!r}, the table has {', '.join(frame.columns)}")
     columns = _cells(frame, digits)
     is_number = [name in estimates or all(map(_is_number, frame[name])) for name in frame.columns]
     style = [' class="number"' if number else "" for number in is_number]
@@ -131,9 +163,10 @@ def render(frame, digits: int | Mapping[str, int] | None = None, caption: str = 
         body.append(f"<tr>{''.join(cells)}</tr>")
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     label = html.escape(caption or "table", quote=True)
+    leading = f' data-lead="{html.escape("|".join(lead), quote=True)}"' if lead else ""
     lines = [
         f'<div class="table-wrap" role="region" tabindex="0" aria-label="{label}">',
-        f'<table class="dataframe">{title}<thead><tr>{head}</tr></thead>',
+        f'<table class="dataframe"{leading}>{title}<thead><tr>{head}</tr></thead>',
         f"<tbody>{chr(10).join(body)}</tbody></table></div>",
     ]
     widths = [max(map(len, [name, *column])) for name, column in zip(frame.columns, columns, strict=True)]

@@ -13,6 +13,8 @@ __getattr__, __dir__, __all__ = _faces.face(
         # grids of them, audited
         "grids": "BASELINES Candidate Cell Grid Model",
         "runs": "run summary",
+        # many models with random membership: audits of single examples
+        "pools": "pooled",
         # hyper-parameters
         "tuning": "tuning",
         # which method is best, and how surely

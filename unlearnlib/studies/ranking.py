@@ -58,12 +58,17 @@ class Leaderboard:
     difference, its limits and a word: "wins", "loses", "draw", or "" where there is no opponent.
 
     `proxies`: audit, statistic, subset, correlation, low, high, methods. `seeds`: on which all methods were audited.
+    `scores` [ranked methods, seeds], in the order of the table. `order` [ranked, ranked]: +1 where the method of the
+    row is surely worse than that of the column, -1 where it is surely better, 0 where they are not told apart; rank
+    intervals of any subset of the methods follow from it and hold as well. None with one seed.
     """
 
     table: pd.DataFrame
     proxies: pd.DataFrame
     seeds: tuple
     level: float
+    scores: pd.DataFrame
+    order: np.ndarray | None
 
 
 def leaderboard(rows: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> Leaderboard:
@@ -88,7 +93,9 @@ def leaderboard(rows: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> Le
         raise ValueError("no valid U-LiRA or KLoM on the forget set in the rows: run audit.shadow_audit, or more seeds")
     scores = _scores(distances)
     means = scores.mean(axis=1).sort_values(kind="stable")
-    low, high = _ranks(scores.loc[means.index].to_numpy(), level, seed)
+    scores = scores.loc[means.index]
+    order = _order(scores.to_numpy(), level, seed)
+    low, high = _ranks(order) if order is not None else (NAN, NAN)
     table = pd.DataFrame({"method": means.index, "score": means.to_numpy(), "rank_low": low, "rank_high": high})
     unranked = [m for m in dict.fromkeys(rows["method"]) if m not in means.index]
     table = pd.concat([table, pd.DataFrame({"method": unranked})], ignore_index=True)
@@ -100,7 +107,7 @@ def leaderboard(rows: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> Le
     for name, opponents in (("original", _original(table)), ("fine-tuning", _tuned(cost))):
         table = pd.concat([table, _duels(name, table["method"], opponents, scores, level)], axis=1)
     ranked_by = {d.attrs["audit"] for d in distances.values()}
-    return Leaderboard(table, _proxies(rows, means, ranked_by, level), tuple(scores.columns), level)
+    return Leaderboard(table, _proxies(rows, means, ranked_by, level), tuple(scores.columns), level, scores, order)
 
 
 def _distances(rows: pd.DataFrame, kind: str) -> "pd.DataFrame | None":
@@ -135,11 +142,16 @@ def _scores(distances: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return sum(d / scale for d, scale in zip(kept, scales, strict=True)) / len(kept)
 
 
-def _ranks(scores: np.ndarray, level: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Simultaneous rank intervals of methods [methods, seeds], low score first."""
+def _ranks(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rank intervals from what is sure of the pairs."""
+    return 1.0 + (order > 0).sum(1), len(order) - (order < 0).sum(1).astype(float)
+
+
+def _order(scores: np.ndarray, level: float, seed: int) -> np.ndarray | None:
+    """Which pairs of methods [methods, seeds] are surely different, all at once; None with one seed."""
     methods, seeds = scores.shape
     if seeds < 2:
-        return np.full(methods, NAN), np.full(methods, NAN)
+        return None
     differences = scores[:, None] - scores[None]  # [methods, methods, seeds]
     pairs = np.triu_indices(methods, 1)
     d = differences[pairs]
@@ -157,8 +169,7 @@ def _ranks(scores: np.ndarray, level: float, seed: int) -> tuple[np.ndarray, np.
         cut = np.quantile(ratios.max(axis=0, initial=0.0), level)
     sure = np.zeros((methods, methods))
     sure[pairs] = np.where(known & (np.abs(mean) > cut * error), np.sign(mean), 0)
-    sure -= sure.T  # +1 where the method of the row is surely worse than that of the column
-    return 1.0 + (sure > 0).sum(1), methods - (sure < 0).sum(1).astype(float)
+    return sure - sure.T
 
 
 def _mean_and_error(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,10 @@ __getattr__, __dir__, __all__ = _faces.face(
         "repairs": "pruned_gaps repaired transfer",
         "attribution": "klom_over_cost margin_changes margin_paths score_over_models",
         "language": "forgetting_paths ratio_histograms",
+        "federated": "forgetting_costs washing_out",
+        "samplers": "crowds_over_pictures forget_rates plane_samples",
+        "papers": "published_in_intervals",
+        "desk": "budget_spent year year_ends",
         "scoreboards": "distance_over_cost duels",
     },
 )

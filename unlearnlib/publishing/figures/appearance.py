@@ -95,6 +95,12 @@ def known(name: str) -> tuple[str, str] | None:
     return TABLE.get(bare)
 
 
+def names_of(family: str) -> tuple[str, ...]:
+    """The methods of a family, in the order of their markers."""
+    names = _FAMILIES[family][1]
+    return tuple(names.split() if isinstance(names, str) else names)
+
+
 def series(place: int) -> tuple[str, str]:
     """(colour, marker) of the series at `place`, for what is no method. Raises ValueError beyond the last colour."""
     if not 0 <= place < len(_SERIES):

@@ -58,7 +58,7 @@ def null_panels(boards: Mapping[str, object], x, *, null: str = "retrain, other 
         )
         axes.set_title(title)
         if axes is not drawn[0]:
-            axes.set_yticklabels([])
+            axes.tick_params(labelleft=False)
     return figure
 
 
