@@ -1,0 +1,53 @@
+"""The tables of the pool of strong networks: both ranking audits on margins whose leakage is known."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unlearnlib.audit.statistics.state import FORGET, NEVER, state_matrix
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        found = importlib.util.spec_from_file_location("_pool_board", FOLDER / "_pool_board.py")
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+def rows(tables, shift: float, seed: int = 0):
+    """Rows of eight models whose margins are 3 N(0, 1) for an example, N(0, 1) for a model, more where it forgot."""
+    rng = np.random.default_rng(seed)
+    state = state_matrix(8, 3000, states=("forget", "never"), seed=seed).state
+    s = 3 * rng.normal(size=3000) + rng.normal(size=(8, 3000)) + shift * (state == FORGET)
+    facts, reference = [{"test": 0.9, "retain": 1.0}] * 8, {"test": 0.91, "retain": 1.0}
+    tags = {"columns": {}, "reference": reference, "budget": 0.05, "cost": 0.0}
+    made = tables.rows_of("x", s, s > 0, s, np.full(3000, 0.5), state, facts, tags)
+    return {what: [r["value"] for r in made if r["audit"] == what] for what in ("U-LiRA", "KLoM")}
+
+
+def test_the_jackknife_estimates_the_divergence_of_two_gaussians(tables):
+    for shift in (0.0, 0.5, 1.0):
+        found = rows(tables, shift)["KLoM"]
+        assert np.mean(found) == pytest.approx(shift**2 / 2, abs=0.08)  # biased by -0.045 at four models a side
+
+
+def test_without_leakage_the_attack_is_at_chance_and_with_it_above_in_each_model(tables):
+    assert np.mean(rows(tables, 0.0)["U-LiRA"]) == pytest.approx(0.5, abs=0.01)
+    assert min(rows(tables, 1.0)["U-LiRA"]) > 0.65
+
+
+def test_the_null_uses_models_that_never_saw_an_example_and_no_others(tables):
+    state = state_matrix(8, 500, states=("forget", "never"), seed=1).state
+    halves = tables.halves(state)
+    assert (state[halves != 0] == NEVER).all()
+    assert ((halves == FORGET).sum(0) == 2).all() and ((halves == NEVER).sum(0) == 2).all()
