@@ -25,6 +25,7 @@ CHAPTER = re.compile(r"notebooks/(\d\d)-")
 DATA = "_data"  # folder of the built book
 COLUMNS = 5  # of a table, as first shown
 PHONE = "(max-width: 600px)"
+FITS = 358  # CSS pixels that a phone of 390 leaves for a figure
 _ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)
 _CELL = re.compile(r"<(th|td)([^>]*)>(.*?)</\1>", re.DOTALL)
 _ESTIMATE = re.compile(r"(-?[\d.]+|n/a) (?:± ([\d.]+|inf|n/a)|([+-](?:[\d.]+|inf)) ([+-](?:[\d.]+|inf)))")
@@ -157,18 +158,19 @@ def _named(page: str, name: str) -> str:
 
 
 def picture_html(where: str, extra: Mapping, alt: str) -> str:
-    """The picture at the size it was drawn at, and the narrow one for phones; a wide one without it scrolls there."""
+    """The picture at its drawn size, and the narrow one for phones; what is wider than they are scrolls there."""
     ours, alt = extra.get("unlearnlib"), html.escape(alt, quote=True)
     if not ours:
         return f'<picture><img class="drawn" src="{where}.png" alt="{alt}" loading="lazy" /></picture>'
     told = f'data-points="{ours["points"]}" data-wide="{extra["width"]}" data-narrow="{ours["narrow_width"]}"'
     size = f'width="{extra["width"]}" height="{extra["height"]}"'
     image = f'<img class="drawn" src="{where}.png" alt="{alt}" {size} {told} loading="lazy" />'
-    if not ours["narrow"]:
-        label = 'role="region" tabindex="0" aria-label="figure, scrolls sideways"'
-        return f'<div class="wide-picture" {label}><picture>{image}</picture></div>'
     size = f'width="{ours["narrow_width"]}" height="{ours["narrow_height"]}"'
-    return f'<picture><source media="{PHONE}" srcset="{where}-narrow.png" {size} />{image}</picture>'
+    source = f'<source media="{PHONE}" srcset="{where}-narrow.png" {size} />' if ours["narrow"] else ""
+    if source and ours["narrow_width"] <= FITS:
+        return f"<picture>{source}{image}</picture>"
+    label = 'role="region" tabindex="0" aria-label="figure, scrolls sideways"'
+    return f'<div class="wide-picture" {label}><picture>{source}{image}</picture></div>'
 
 
 class ShowResults(SphinxTransform):

@@ -6,6 +6,7 @@ in italics, every term means itself.
 """
 
 import re
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
@@ -121,6 +122,11 @@ def _is_prose(text: nodes.Text) -> bool:
     return paragraph
 
 
+def _unaccented(text: str) -> str:
+    """Letters without their accents, as in addresses."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+
+
 def tell(app, doctree, docname: str) -> None:
     """Give each link its definition as a tip."""
     path = Path(app.env.doc2path(GLOSSARY))
@@ -131,7 +137,7 @@ def tell(app, doctree, docname: str) -> None:
         if isinstance(shown, nodes.inline) and "std-term" in shown.get("classes", ()):
             target = reference.get("refid") or reference.get("refuri", "").partition("#")[2]
             term = target.removeprefix("term-").replace("-", " ").lower()
-            said = next((s for t, s in lower.items() if re.sub(r"[^a-z0-9]+", " ", t).strip() == term), "")
+            said = next((s for t, s in lower.items() if re.sub(r"[^a-z0-9]+", " ", _unaccented(t)).strip() == term), "")
             if said:
                 reference["reftitle"] = said
 
