@@ -41,7 +41,7 @@ def costs(board: dict, estimate: dict):
     axes.set_xscale("log")
     axes.set_xlabel("cost, as a share of one retraining (log scale; doing nothing at the left edge)")
     axes.set_title(estimate["title"])
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
