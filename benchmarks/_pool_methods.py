@@ -12,6 +12,7 @@ model never saw. No audit, test picture or retrained model enters.
 import dataclasses
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -138,7 +139,9 @@ def tuned(method: str, pool: Pool, model: nn.Module, budget: float, trials: int,
         raise ValueError(f"{method} costs more than {budget:g} of retraining with whatever was drawn")
     best = min(made, key=lambda trial: trial["value"])
     found = {"method": method, "budget": budget, "trials": made, **best}
-    path.write_text(json.dumps(found))
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(found))
+    os.replace(partial, path)
     return found
 
 

@@ -23,6 +23,7 @@ ASKED_TEST, ASKED_RETAIN = 5000, 1000  # pictures whose accuracy is measured, be
 
 
 def keep(path: Path, facts: dict) -> None:
+    """Write facts, all or nothing."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps(facts))
     os.replace(partial, path)
@@ -43,11 +44,11 @@ def trained(folder: Path, name: str, positions, seed: int):
     spent = time.process_time() - began
     weights.save(model, path)
     keep(path.with_suffix(".json"), {"seed": seed, "pictures": len(positions), "core-seconds": round(spent, 1)})
-    answered(folder, name, model, positions)
+    answered(folder, name, model)
     return model
 
 
-def answered(folder: Path, name: str, model, members, **facts) -> None:
+def answered(folder: Path, name: str, model, **facts) -> None:
     """Keep the margins of all targets, and the accuracies on test and retained pictures and on the targets."""
     import numpy as np
     from _pool import pool
@@ -85,7 +86,7 @@ def unlearn(folder: Path, request: str, budget: float, numbers, names) -> None:
             asked = Request.of(p, m, request, network(m))
             done, cost, seconds, kept = unlearned(name, model, asked, budget, 3_000_000 + m, chosen[name])
             facts = {"cost": cost, "seconds": seconds, "kept": kept}
-            answered(folder, f"{request}-{budget:g}-{name}-{m}", done, None, **facts)
+            answered(folder, f"{request}-{budget:g}-{name}-{m}", done, **facts)
 
 
 def written(folder: Path, request: str, budget: float, numbers, names) -> None:
@@ -109,7 +110,7 @@ def numbered(text: str) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path.home() / ".cache/unlearnlib-pool")
-    parser.add_argument("what", choices=("train", "retrain", "answer", "tune", "unlearn", "board"))
+    parser.add_argument("what", choices=("train", "retrain", "tune", "unlearn", "board"))
     parser.add_argument("given", nargs="*")
     args = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):  # read when a process starts
@@ -123,11 +124,6 @@ def main() -> None:
     if args.what == "train":
         for m in [m for text in args.given for m in numbered(text)]:
             trained(folder, f"original-{m}", p.members(m), m)
-    elif args.what == "answer":  # models that were kept without their answers
-        for m in [m for text in args.given for m in numbered(text)]:
-            name = f"original-{m}"
-            if (folder / f"{name}.safetensors").exists() and not (folder / f"{name}.npz").exists():
-                answered(folder, name, trained(folder, name, p.members(m), m), p.members(m))
     elif args.what == "retrain":
         request, *several = args.given
         for m in [m for text in several for m in numbered(text)]:
