@@ -31,7 +31,7 @@ book: $(READY)  ## re-execute every chapter in place, then compile the book (abo
 	@$(MAKE) --no-print-directory html
 
 html: $(READY)  ## compile the book from the committed outputs, without executing anything (under a minute)
-	rm -rf _build
+	rm -rf _build/html _build/.doctrees _build/jupyter_execute  # not what else lies there, such as cached models
 	$(BIN)/unlearn pages
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
