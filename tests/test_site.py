@@ -14,7 +14,7 @@ import pytest
 from docutils.core import publish_doctree
 
 ROOT = Path(__file__).resolve().parents[1]
-TOC = {"root": "index", "parts": [{"chapters": [{"file": "notebooks/one", "sections": [{"file": "book/two"}]}]}]}
+TOC = {"root": "index", "parts": [{"chapters": [{"file": "notebooks/01-one", "sections": [{"file": "book/two"}]}]}]}
 POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'">"""
 WORDS = "<p>" + "word " * 70 + "</p>"
 
@@ -41,9 +41,9 @@ def site(tmp_path):
     (tmp_path / "_static/style.css").write_text("body { background: url(plot.png) } /* url(https://a.example/x) */")
     (tmp_path / "index.html").write_text(
         f'{POLICY}<link rel="stylesheet" href="_static/style.css"><link rel="canonical" href="https://a.example/">{WORDS}'
-        '<a href="notebooks/one.html#here">one</a> <a href="https://a.example/">elsewhere</a>'
+        '<a href="notebooks/01-one.html#here">one</a> <a href="https://a.example/">elsewhere</a>'
     )
-    (tmp_path / "notebooks/one.html").write_text(
+    (tmp_path / "notebooks/01-one.html").write_text(
         f'{POLICY}<h1 id="here">One</h1>{WORDS}<img src="../_images/plot.png" alt="A plot">'
     )
     (tmp_path / "book/two.html").write_text(POLICY + WORDS)
@@ -69,7 +69,7 @@ def test_sound_book_passes_every_check(site):
         ("index.html", '<p style="background: url(https://a.example/i.png)">x</p>', "asks another host"),
         ("index.html", '<script src="_static/gone.js"></script>', "files that are not there"),
         ("index.html", '<a href="book/none.html">x</a>', "links to nothing"),
-        ("index.html", '<a href="notebooks/one.html#nowhere">x</a>', "links to nothing"),
+        ("index.html", '<a href="notebooks/01-one.html#nowhere">x</a>', "links to nothing"),
         ("book/two.html", '<img src="../_images/plot.png" alt=" ">', "without alternative text"),
     ],
 )
@@ -81,8 +81,8 @@ def test_planted_defect_is_seen(site, page, planted, message):
 
 def test_missing_empty_and_figureless_pages_are_seen(site):
     (site / "book/two.html").write_text("<p>short</p>")
-    (site / "notebooks/one.html").write_text('<h1 id="here">One</h1>' + WORDS)
-    assert "two.html says almost nothing" in failures(site) and "one.html shows no figure" in failures(site)
+    (site / "notebooks/01-one.html").write_text('<h1 id="here">One</h1>' + WORDS)
+    assert "two.html says almost nothing" in failures(site) and "01-one.html shows no figure" in failures(site)
     (site / "book/two.html").write_text(WORDS)
     assert "two.html has no policy" in failures(site)
     (site / "book/two.html").unlink()
