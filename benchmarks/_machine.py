@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 # glibc otherwise returns the memory of every step to the system and faults it in again.
@@ -35,3 +36,16 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__.partition("+")[0],
         "numpy": numpy.__version__,
     }
+
+
+def peak_memory(work: Callable) -> float:
+    """Megabytes that `work` needs beyond what this process held before, as Linux counts them."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = _megabytes("VmRSS")
+    work()
+    return _megabytes("VmHWM") - before
+
+
+def _megabytes(kind: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
+    return int(line.split()[1]) / 1024

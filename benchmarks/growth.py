@@ -22,7 +22,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "benchmarks")]  # holds a coverage.py
+sys.path.insert(0, str(ROOT))
+from _machine import peak_memory  # noqa: E402
+
 RESULTS = ROOT / "book/benchmarks/growth.json"
 BASE = {"pictures": 10_000, "parameters": 100_000, "share": 0.01, "models": 64}
 SIZES = {
@@ -126,17 +128,9 @@ def point(what: str, size: dict, out) -> None:
         unlearning if what in METHODS else auditing if CURVES[what][0] == "models" or "attack" in what else deleting
     )
     work = prepare(what, size)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
-    before, started = memory("VmRSS"), time.process_time()
-    work()
-    seconds = time.process_time() - started
-    out.send((seconds, memory("VmHWM") - before))
-
-
-def memory(kind: str) -> float:
-    """Megabytes of this process, as Linux counts them."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
-    return int(line.split()[1]) / 1024
+    started = time.process_time()
+    needed = peak_memory(work)
+    out.send((time.process_time() - started, needed))
 
 
 def measured(what: str, size: dict) -> tuple[float, float]:

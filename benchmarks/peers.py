@@ -18,11 +18,11 @@ import copy
 import ctypes
 import multiprocessing
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _machine import peak_memory
 from _ratios import cpu_seconds, row
 from PIL import Image
 from scipy.sparse.linalg import LinearOperator, cg
@@ -225,18 +225,10 @@ def distance(start: nn.Module, ours: nn.Module, loop: nn.Module) -> float:
     return float(torch.linalg.vector_norm(weights(ours) - weights(loop)) / way)
 
 
-def _megabytes(kind: str) -> float:
-    found = next(part for part in Path("/proc/self/status").read_text().splitlines() if part.startswith(kind))
-    return int(found.split()[1]) / 1024
-
-
 def _peak(name: str, contender: str, out) -> None:
     call = prepared(name, trained=False)[1][contender]
     ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that what the work needs is seen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _megabytes("VmRSS")
-    call()
-    out.send(_megabytes("VmHWM") - before)
+    out.send(peak_memory(call))
 
 
 def peak(name: str, contender: str) -> float:
