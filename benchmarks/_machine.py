@@ -1,5 +1,6 @@
 """What a benchmark runs on: the environment of its process, and what is said of the machine beside the numbers."""
 
+import multiprocessing
 import os
 import platform
 import re
@@ -36,6 +37,23 @@ def machine() -> dict[str, str]:
         "torch": torch.__version__.partition("+")[0],
         "numpy": numpy.__version__,
     }
+
+
+def alone(work: Callable, *args, start: str):
+    """`work(*args)` in a process of its own, begun by "fork" or "spawn". Raises EOFError where it fails."""
+    context = multiprocessing.get_context(start)
+    here, there = context.Pipe()
+    process = context.Process(target=_sent, args=(there, work, args))
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    finally:
+        process.join()
+
+
+def _sent(out, work: Callable, args: tuple) -> None:
+    out.send(work(*args))
 
 
 def peak_memory(work: Callable) -> float:

@@ -31,7 +31,7 @@ from unlearnlib.methods.records import Cost
 from unlearnlib.methods.registry import Run, Unlearned
 from unlearnlib.training.loop import check_finite
 from unlearnlib.training.modes import training_mode
-from unlearnlib.training.renewal import copied
+from unlearnlib.training.renewal import copied, restore
 
 LOSS, DENOISER = ("loss",), ("loss", "noised", "predict", "parts")
 DRAWS = ("loss", "bound", "noise", "sample")
@@ -167,12 +167,7 @@ def unlearn(
     run = Run(seed, given=given)
     with seeding.isolated(seed, "method"), training_mode(working), torch.enable_grad():
         made = METHODS[name].function(working, parts, config, run)
-    for new, old in zip(made.modules(), sampler.modules(), strict=True):
-        new.training = old.training
-    for p, p0 in zip(made.parameters(), sampler.parameters(), strict=True):
-        p.requires_grad_(p0.requires_grad)
-        p.grad = None
-    check_finite(made)
+    check_finite(restore(made, sampler))
     return Unlearned(made, Cost.of(run.tally, time.perf_counter() - started), None, name, config, seed)
 
 

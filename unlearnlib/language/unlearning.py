@@ -24,7 +24,7 @@ from unlearnlib.language.texts import Texts, TextSplit
 from unlearnlib.methods.records import Cost
 from unlearnlib.methods.registry import Run, Unlearned
 from unlearnlib.training.loop import check_finite
-from unlearnlib.training.renewal import copied
+from unlearnlib.training.renewal import copied, restore
 
 
 @dataclass(frozen=True)
@@ -241,12 +241,7 @@ def unlearn(name: str, model: nn.Module, texts: TextSplit, *, seed: int, **hyper
     run = Run(seed, given=copied(model).eval())
     with seeding.isolated(seed, "method"):
         made = METHODS[name].function(working.eval(), TextSplit(texts.forget, texts.retain), config, run)
-    for (_, new), old in zip(made.named_modules(), model.modules(), strict=True):
-        new.training = old.training
-    for p, p0 in zip(made.parameters(), model.parameters(), strict=True):
-        p.requires_grad_(p0.requires_grad)
-        p.grad = None
-    check_finite(made)
+    check_finite(restore(made, model))
     return Unlearned(made, Cost.of(run.tally, time.perf_counter() - started), None, name, config, seed)
 
 
