@@ -159,9 +159,23 @@ def learners(ds: data.Dataset) -> tuple[dict[str, Callable], dict[str, dict]]:
 
 
 def forgotten(ds: data.Dataset, request: str, seed: int) -> torch.Tensor:
-    """Positions in the training set; the one picture is the first of a random tenth."""
-    found = data.split(ds, forget="random:0.1" if request == "one picture" else request, seed=seed).forget_index
-    return found[:1] if request == "one picture" else found
+    """Positions in the training set; the one picture is the first of the random tenth."""
+    if request.startswith("class"):
+        return (ds.train.labels == int(request.partition(":")[2])).nonzero().flatten()
+    order = torch.randperm(len(ds.train), generator=generator(seed, "guarantees", "forget"))
+    return order[: 1 if request == "one picture" else len(order) // 10]
+
+
+def asked(ds: data.Dataset, request: str, seed: int) -> tuple[torch.Tensor, dict]:
+    """What is to go, and the parts that are measured: where a class goes, unseen pictures are of that class."""
+    gone = forgotten(ds, request, seed)
+    keep = torch.ones(len(ds.train), dtype=torch.bool)
+    keep[gone] = False
+    test = unseen = ds.test
+    if request.startswith("class"):
+        of_it = ds.test.labels == ds.train.labels[gone[0]]
+        test, unseen = ds.test[~of_it], ds.test[of_it]
+    return gone, {"test": test, "unseen": unseen, "retain": ds.train[keep], "forget": ds.train[gone]}
 
 
 def timed(work: Callable):
@@ -176,11 +190,13 @@ def estimates(learner, parts: dict, certificate: Certificate | None) -> list[Est
     for part, examples in parts.items():
         logits = learner.logits(examples.pixels())
         losses[part] = F.cross_entropy(logits.double(), examples.labels, reduction="none").numpy()
+        if part == "unseen":  # for the attack alone
+            continue
         right = float((logits.argmax(1) == examples.labels).double().mean())
         statistic, value = {"test": ("TA", right), "retain": ("RA", right), "forget": ("UA", 1 - right)}[part]
         found.append(Estimate("accuracy", "util", part, statistic, value, n_examples=len(examples)))
     if len(losses["forget"]) > 1:
-        area = rank_attack(losses["forget"], losses["test"]).auc
+        area = rank_attack(losses["forget"], losses["unseen"]).auc
         found.append(Estimate("loss rank", "B", "forget", "AUC", area, target="0.5", n_examples=len(losses["forget"])))
     epsilon = math.inf if certificate is None else certificate.epsilon
     return [*found, Estimate("certificate", "A", "forget", "epsilon", epsilon, target="0", delta=DELTA)]
@@ -195,15 +211,12 @@ def measured(label: str, make: Callable, ds: data.Dataset, seed: int) -> list[di
     first_day = Estimate("accuracy", "util", "test", "TA, first day", accuracy(fitted, ds.test))
     lines = []
     for request in REQUESTS:
-        gone = forgotten(ds, request, seed)
-        keep = torch.ones(len(ds.train), dtype=torch.bool)
-        keep[gone] = False
-        parts = {"test": ds.test, "retain": ds.train[keep], "forget": ds.train[gone]}
+        gone, parts = asked(ds, request, seed)
         learner = copy.deepcopy(fitted)
         receipt, spent = timed(lambda learner=learner, gone=gone: learner.forget(gone.tolist()))
         told, wanted = estimates(learner, parts, receipt.certificate), {}
         if len(gone) > 1:
-            reference = make(seed=1000 + seed).fit(ds.train[keep])
+            reference = make(seed=1000 + seed).fit(parts["retain"])
             wanted = {e.key: [e] for e in estimates(reference, parts, receipt.certificate)}
         tags = {"study": "guarantees", "dataset": "mnist5k", "arch": "learners of many kinds", "method": label}
         tags |= {"forget_set_id": f"{request}, seed {seed}", "forget_kind": request.partition(":")[0]}

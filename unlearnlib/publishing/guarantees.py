@@ -10,6 +10,7 @@ from unlearnlib.publishing.tables import estimate
 
 STUDY = "guarantees"
 REQUESTS = {"one picture": "One picture", "random:0.1": "A random tenth", "class:3": "A class"}
+FALL = 0.05  # of the accuracy
 NONE_YET = "Not measured yet."
 
 
@@ -33,13 +34,18 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def cell(rows: pd.DataFrame) -> str:
-    """Cost as a share of a training, and the promise: exact, epsilon, or that it was trained again."""
+    """Cost as a share of a training, and the promise: exact, epsilon, or that it was trained again.
+
+    Where the test accuracy fell by more than FALL, it says to what.
+    """
     if not len(rows):
         return "not run"
     epsilon = rows[rows["statistic"] == "epsilon"]["value"].max()  # the weakest promise over the seeds
     again = rows[rows["statistic"] == "trained again"]["value"].max() > 0
     promise = "trained again" if again else "exact" if epsilon == 0 else f"epsilon {_short(epsilon)}"
-    return f"{_short(rows['cost_frac_retrain'].mean())}; {promise}"
+    after, before = (rows[rows["statistic"] == name]["value"].mean() for name in ("TA", "TA, first day"))
+    fell = f"; accuracy falls to {after:.2f}" if before - after > FALL else ""
+    return f"{_short(rows['cost_frac_retrain'].mean())}; {promise}{fell}"
 
 
 def _short(number: float) -> str:
