@@ -138,4 +138,5 @@ def _examples(p, columns: dict, name: str, scores, originals, state, budget: flo
     shown = {key: columns[key] for key in ("dataset", "arch", "forget_set_id")}
     about = {"method": name, "example": p.targets.numpy(), "label": p.train.labels[p.targets].numpy()}
     found = {"shift": (mu_u - mu_o) / np.sqrt((v_u + v_o) / 2), "klom": klom_each(scores, originals, forgot, never)}
-    return pd.DataFrame({**shown, **about, **found, "budget": budget})
+    rounded = {name: np.round(values, 3) for name, values in found.items()}  # a fraction of what a seed moves
+    return pd.DataFrame({**shown, **about, **rounded, "budget": budget})

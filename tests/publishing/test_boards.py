@@ -99,6 +99,14 @@ def test_a_trial_on_small_pictures_stands_behind_every_ranked_board():
     assert found[0]["rows"] < found[1]["rows"]
 
 
+def test_the_figure_of_requests_leaves_out_boards_without_a_retrained_model():
+    rows = board_rows.rows()
+    rows.loc[rows["audit"] == "accuracy", ["retrain_value", "gap"]] = np.nan
+    found = boards.boards(rows[rows["method"] != "retrain, other seed"].assign(file="a.parquet"))
+    assert any(e["title"] == board_pages.DOTS for board in found for e in board["estimates"])
+    assert "board-requests.svg" not in board_pages.texts(found, rows.assign(file="a.parquet"), {})
+
+
 def test_budgets_are_lines_of_their_own_and_baselines_stand_once():
     """One file a budget, each with the baselines once more: as pools of large networks are kept."""
     rows = pd.concat([board_rows.rows().assign(budget=share) for share in (0.02, 0.1)]).assign(file="a.parquet")

@@ -42,7 +42,7 @@ def texts(found: Sequence[Mapping], rows, made_by: Mapping[str, str], pages: Col
     if found:
         first = found[0]["estimates"][0]
         made["board-costs.svg"] = drawing(figures.costs(found[0], first), _costs_alt(found[0], first))
-    dotted = [b for b in found if any(e["title"] == DOTS for e in b["estimates"])]
+    dotted = [b for b in found if any(e["title"] == DOTS and e["retrained"] is not None for e in b["estimates"])]
     made["board-requests.md"] = _dotted(dotted)
     if dotted:
         made["board-requests.svg"] = drawing(figures.by_request(dotted, DOTS), DOTS_ALT)
