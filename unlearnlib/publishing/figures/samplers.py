@@ -18,11 +18,18 @@ from unlearnlib.publishing.figures.appearance import (
 )
 
 
-def crowds_over_pictures(frame, null: tuple[float, float], floor: float):
+def crowds_over_pictures(
+    frame,
+    null: tuple[float, float],
+    floor: float,
+    *,
+    size: tuple[float, float] = (WIDTH, 4.2),
+    legend: str = "right upper",
+):
     """Frechet distance (of crowds, logarithmic) over integrity I (of pictures, linear to .5 and then logarithmic): the
     mean of each sampler over seeds, bars the range. Band: the integrity of retrained samplers; line: the Frechet
-    distance of the original. `frame` has columns method, seed, I, FD."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+    distance of the original. `frame` has columns method, seed, I, FD; `legend` is its side of the figure."""
+    figure, axes = plt.subplots(figsize=size)
     null_band(axes, null, label="retrained samplers")
     axes.axhline(floor, color=GREY, lw=1, ls=":", zorder=0)
     names = list(frame.method.unique())
@@ -42,7 +49,7 @@ def crowds_over_pictures(frame, null: tuple[float, float], floor: float):
     axes.minorticks_off()
     axes.set(ylim=(low, high), xlabel="integrity I: how far the picture of one noise has moved")
     axes.set_ylabel("Fréchet distance to retained pictures")
-    figure.legend(loc="outside right upper", fontsize=POINTS)
+    figure.legend(loc=f"outside {legend}", fontsize=POINTS, ncols=2 if "center" in legend else 1)
     return figure
 
 
