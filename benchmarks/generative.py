@@ -28,7 +28,7 @@ ENVIRONMENT = {**ENVIRONMENT, "UNLEARN_FAST": "1"}
 RESULT = ROOT / "book/benchmarks/generative.json"
 SEEDS, FORGET = (0, 1, 2), 3
 PICTURES, JUDGED, UNSEEN, REAL = 10_000, 20_000, 1_000, 2_000
-STEPS, BATCH, AVERAGE = 1000, 32, 0.99  # of teaching; a method takes the same batch
+STEPS, BATCH, AVERAGE = 1500, 32, 0.995  # of teaching; a method takes the same batch
 SAMPLES, ASKED = 360, 120  # of retained classes, and of the forgotten one
 WAYS = {  # name on the page -> method, what differs from its defaults
     "redirect": ("redirect", {}),

@@ -26,6 +26,17 @@ NULL, HELD = "retrain, other seed", "redirect + distil"
 NONE_YET = "Nothing has been measured yet.\n"
 CHAPTER = "15-generative-models"
 FRAGMENTS = ("sizes", "pictures", "crowds", "table", "claims")
+BEGINNINGS = (  # of the chapter's claims, in its order
+    "The Fréchet distance does not see",
+    "Integrity does",
+    "A retrained sampler draws retained",
+    "A retrained sampler, of another seed",
+    "Self-distillation lowers",
+    "With it the pictures stay",
+    "Fine-tuning, which forgets nothing",
+    "Ascent alone",
+    "What no longer shows",
+)
 HOLDS, FAILS = "holds", "fails"
 NEWS = {
     (HOLDS, HOLDS): "survives",
@@ -83,25 +94,24 @@ def judged(rows: pd.DataFrame) -> list[tuple[str, bool, str]]:
     ways = [m for m in dict.fromkeys(rows["method"]) if not m.startswith(("original", "retrain"))]
     quiet = [name for name in ways if of(name, "still shown").mean() < 0.05]
     again = {name: paired_t_interval(of(name, "relearned"), of(NULL, "relearned")) for name in quiet}
-    return [
-        ("The Fréchet distance does not see", 0.75 < mirror[1] and mirror[2] < 1.25, f"{_said(mirror)} times"),
-        ("Integrity does", far[1] > 3, f"{_said(far)} times"),
-        ("A retrained sampler draws retained", 0.75 < crowd[1] and crowd[2] < 1.25, f"{_said(crowd)} times"),
-        ("A retrained sampler, of another seed", near[2] < 0.25, f"{_said(near)} times"),
+    found = [
+        (0.75 < mirror[1] and mirror[2] < 1.25, f"{_said(mirror)} times"),
+        (far[1] > 3, f"{_said(far)} times"),
+        (0.75 < crowd[1] and crowd[2] < 1.25, f"{_said(crowd)} times"),
+        (near[2] < 0.25, f"{_said(near)} times"),
         (
-            "Self-distillation lowers",
             less[1] >= 5 and all(interval.high < 0.05 for interval in gone),
             f"{_said(less)} times; still shown {' and '.join(_said(interval.ends) for interval in gone)}",
         ),
-        ("With it the pictures stay", closer.low > 0, f"{_said(closer.ends)} nearer"),
-        ("Fine-tuning, which forgets nothing", tuned.low > 0, f"{_said(tuned.ends)} farther"),
-        ("Ascent alone", risen[1] >= 2, f"{_said(risen)} times"),
+        (closer.low > 0, f"{_said(closer.ends)} nearer"),
+        (tuned.low > 0, f"{_said(tuned.ends)} farther"),
+        (risen[1] >= 2, f"{_said(risen)} times"),
         (
-            "What no longer shows",
             bool(again) and all(interval.low > 0 for interval in again.values()),
             "; ".join(f"{name} {_said(interval.ends)}" for name, interval in again.items()) or "no method is that far",
         ),
     ]
+    return [(beginning, *verdict) for beginning, verdict in zip(BEGINNINGS, found, strict=True)]
 
 
 def _said(ends: Sequence[float]) -> str:
@@ -137,8 +147,8 @@ def sizes(told: Mapping) -> str:
     agreement = t_interval(column(rows, "original", "agreement"), bounds=(0, 1)).ends
     return (
         f"Each sampler is taught {told['steps']:,} steps of {told['batch']} out of {told['pictures']:,} pictures, about"
-        f" {told['teaching seconds']} CPU seconds; all that is shown took {minutes:.0f} core-minutes. Of what the originals"
-        f" draw of retained digits, the judge sees the digit that was asked for in a share of {estimate(*agreement)}.\n"
+        f" {told['teaching seconds']} CPU seconds; all that is shown took {minutes:.0f} core-minutes. Of the retained"
+        f" digits that the originals draw, the judge reads a share of {estimate(*agreement)} as what was asked for.\n"
     )
 
 
@@ -176,7 +186,7 @@ def crowds(rows: pd.DataFrame):
         for name in dict.fromkeys(rows["method"])
     ]
     caption = (
-        "To the right, single pictures have moved; up, the crowd has become worse. Points are means over the seeds, bars"
-        " their extremes; the band is where retraining from another start falls, the dotted line the original."
+        "To the right, single pictures have moved; up, the crowd has become worse. Points are means over the seeds,"
+        " bars their extremes; the band is where retraining from another start falls, the dotted line the original."
     )
     return figure, f"Fréchet distance over integrity: {'; '.join(ends)}.", caption
