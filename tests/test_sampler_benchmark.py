@@ -73,6 +73,24 @@ def test_both_retrained_samplers_see_no_forgotten_digit_and_differ_in_their_star
     assert (seed, further, beginning) == (0, 1000, 0)
 
 
+def test_results_are_the_rows_that_all_seeds_have_and_none_before_the_claims_can_be_put(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "RESULT", tmp_path / "generative.json")
+    (tmp_path / "0-original.taught.json").write_text('{"seconds": 61.4, "work": 1}')
+    claimed = bench.NAMES[: bench.NAMES.index("salun")]
+    for seed in bench.SEEDS:
+        for name in claimed[1:]:
+            (tmp_path / f"{seed}-{name}.json").write_text(json.dumps({"method": name, "seed": seed}))
+    (tmp_path / "0-salun.json").write_text(json.dumps({"method": "salun", "seed": 0}))
+    bench.write_results(tmp_path)
+    assert not bench.RESULT.exists()
+    for seed in bench.SEEDS:
+        (tmp_path / f"{seed}-original.json").write_text(json.dumps({"method": "original", "seed": seed}))
+    bench.write_results(tmp_path)
+    told = json.loads(bench.RESULT.read_text())
+    assert [row["method"] for row in told["rows"]] == [*claimed] * 3 and told["teaching seconds"] == 61
+    assert {"original", "original at -z", sampled.NULL, sampled.HELD, "redirect", "finetune", "ascent"} <= {*claimed}
+
+
 def test_pictures_beside_each_other_come_back(bench):
     pictures = torch.rand(3, 1, 4, 4)
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(bench.strip(pictures)))))
