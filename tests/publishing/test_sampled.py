@@ -114,7 +114,7 @@ def test_strips_keep_the_pictures_in_their_order():
     sheet = figure.axes[0].images[0].get_array()
     first = np.asarray(Image.open(io.BytesIO(base64.b64decode(strip())))) / 255
     np.testing.assert_allclose(sheet[:8, :8], first[:, :8])
-    np.testing.assert_allclose(sheet[-8:, -8:], first[:, -8:])
+    np.testing.assert_allclose(sheet[-8:, -8:], first[:, 40:48])
     assert alt.startswith(f"Handwritten digits in {len(VALUES)} rows")
 
 

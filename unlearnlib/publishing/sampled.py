@@ -21,7 +21,8 @@ from unlearnlib.publishing.markup import grid_table, plain
 from unlearnlib.publishing.tables import estimate
 
 plt = optional("matplotlib.pyplot")
-COLUMN = 3.7  # inches of a figure that a phone shows at its drawn size
+COLUMN = 3.25  # inches: a phone shows a figure of that width as it is drawn
+SHOWN = 6  # of the ten pictures of a sampler
 NULL, HELD = "retrain, other seed", "redirect + distil"
 NONE_YET = "Nothing has been measured yet.\n"
 CHAPTER = "15-generative-models"
@@ -164,13 +165,13 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def strips(rows: pd.DataFrame):
-    """(figure, alternative text, caption): the first seed's pictures of ten noises, one row a sampler."""
+    """(figure, alternative text, caption): the first seed's pictures of the same noises, one row a sampler."""
     first = rows[rows["pictures"].notna()]
     sheets = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) / 255 for text in first["pictures"]]
     side = sheets[0].shape[0]
-    shown = np.concatenate([sheet.reshape(side, -1, side).transpose(1, 0, 2) for sheet in sheets])[:, None]
-    figure, axes = plt.subplots(figsize=(COLUMN + 1.0, 0.33 * len(sheets) + 0.2))
-    pictures.gallery(shown, list(first["method"]), columns=shown.shape[0] // len(sheets), axes=axes)
+    shown = np.concatenate([sheet.reshape(side, -1, side).transpose(1, 0, 2)[:SHOWN] for sheet in sheets])[:, None]
+    figure, axes = plt.subplots(figsize=(COLUMN, 0.37 * len(sheets) + 0.1))
+    pictures.gallery(shown, list(first["method"]), columns=SHOWN, axes=axes)
     alt = f"Handwritten digits in {len(sheets)} rows, one a sampler: {', '.join(first['method'])}."
     caption = "Each column is one noise. The first asks for the forgotten digit, the others for retained ones."
     return figure, alt, caption
@@ -179,7 +180,7 @@ def strips(rows: pd.DataFrame):
 def crowds(rows: pd.DataFrame):
     """(figure, alternative text, caption): Frechet distance over integrity."""
     null, start = column(rows, NULL, "I"), column(rows, "original", "FD").mean()
-    size = (COLUMN + 1.0, 5.4)
+    size = (COLUMN, 5.2)
     figure = samplers.crowds_over_pictures(rows, (null.min(), null.max()), start, size=size, legend="lower center")
     ends = [
         f"{name} at I {column(rows, name, 'I').mean():.1f} and FD {column(rows, name, 'FD').mean():.1f}"
