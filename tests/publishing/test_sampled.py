@@ -79,10 +79,10 @@ def test_a_ratio_is_that_of_geometric_means():
 def test_verdicts_of_the_chapter_and_of_the_page_stand_side_by_side():
     chapter = {f"{beginning} and so on": "holds" for beginning in verdicts()}
     text = sampled.claims(pd.DataFrame(rows(ascent=(6.0, 7.0, 0.5, 0.9))), chapter)
-    assert text.startswith("survives: 8; does not survive: 1.")
+    assert text.startswith("Claims: 9; survives: 8; does not survive: 1.")
     assert "| Ascent alone and so on | holds | fails | 1.75 \\[1.75, 1.75\\] times |" in text
     chapter["Ascent alone and so on"] = "fails"
-    assert sampled.claims(pd.DataFrame(rows()), chapter).startswith("survives: 8; holds only here: 1.")
+    assert sampled.claims(pd.DataFrame(rows()), chapter).startswith("Claims: 9; survives: 8; holds only here: 1.")
     with pytest.raises(ValueError, match="no claim that begins"):
         sampled.claims(pd.DataFrame(rows()), {})
 

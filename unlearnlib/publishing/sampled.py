@@ -135,7 +135,7 @@ def claims(rows: pd.DataFrame, verdicts: Mapping[str, str]) -> str:
         counts[NEWS.get((there, here), here)] += 1
         lines.append([plain(text), there, here, plain(evidence)])
     told = "; ".join(f"{what}: {count}" for what, count in counts.items() if count)
-    return f"{told}.\n\n{grid_table(['Claim of the chapter', '14 by 14', '28 by 28', 'Measured here'], lines)}\n"
+    return f"Claims: {len(lines)}; {told}.\n\n{grid_table(['Claim of the chapter', '14 by 14', '28 by 28', 'Measured here'], lines)}\n"
 
 
 # --- numbers and figures
