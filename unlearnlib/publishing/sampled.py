@@ -116,7 +116,8 @@ def judged(rows: pd.DataFrame) -> list[tuple[str, bool, str]]:
 
 
 def _said(ends: Sequence[float]) -> str:
-    return f"{ends[0]:.2f} [{ends[1]:.2f}, {ends[2]:.2f}]"
+    value, low, high = (f"{round(end, 2) + 0.0:.2f}" for end in ends)  # without a sign before 0.00
+    return f"{value} [{low}, {high}]"
 
 
 def claims(rows: pd.DataFrame, verdicts: Mapping[str, str]) -> str:
@@ -135,7 +136,8 @@ def claims(rows: pd.DataFrame, verdicts: Mapping[str, str]) -> str:
         counts[NEWS.get((there, here), here)] += 1
         lines.append([plain(text), there, here, plain(evidence)])
     told = "; ".join(f"{what}: {count}" for what, count in counts.items() if count)
-    return f"Claims: {len(lines)}; {told}.\n\n{grid_table(['Claim of the chapter', '14 by 14', '28 by 28', 'Measured here'], lines)}\n"
+    head = ["Claim of the chapter", "14 by 14", "28 by 28", "Measured here"]
+    return f"Claims: {len(lines)}; {told}.\n\n{grid_table(head, lines)}\n"
 
 
 # --- numbers and figures
@@ -148,8 +150,9 @@ def sizes(told: Mapping) -> str:
     agreement = t_interval(column(rows, "original", "agreement"), bounds=(0, 1)).ends
     return (
         f"Each sampler is taught {told['steps']:,} steps of {told['batch']} out of {told['pictures']:,} pictures, about"
-        f" {told['teaching seconds']} CPU seconds; all that is shown took {minutes:.0f} core-minutes. Of the retained"
-        f" digits that the originals draw, the judge reads a share of {estimate(*agreement)} as what was asked for.\n"
+        f" {told['teaching seconds']} CPU seconds; teaching and unlearning took {minutes:.0f} core-minutes. Of the"
+        f" retained digits that the originals draw, the judge reads a share of {estimate(*agreement)} as what was asked"
+        " for.\n"
     )
 
 
