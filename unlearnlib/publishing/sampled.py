@@ -185,6 +185,7 @@ def crowds(rows: pd.DataFrame):
     null, start = column(rows, NULL, "I"), column(rows, "original", "FD").mean()
     size = (COLUMN, 5.2)
     figure = samplers.crowds_over_pictures(rows, (null.min(), null.max()), start, size=size, legend="lower center")
+    figure.axes[0].set_xlabel("integrity I: how far the picture\nof one noise has moved")
     ends = [
         f"{name} at I {column(rows, name, 'I').mean():.1f} and FD {column(rows, name, 'FD').mean():.1f}"
         for name in dict.fromkeys(rows["method"])

@@ -18,6 +18,9 @@ from unlearnlib.publishing.figures.appearance import (
 )
 
 
+LEVELS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
 def crowds_over_pictures(
     frame,
     null: tuple[float, float],
@@ -43,7 +46,7 @@ def crowds_over_pictures(
     low, high = frame.FD.min() * 0.8, frame.FD.max() * 1.3
     for which, marks in (
         ("x", [v for v in (0, 0.25, 0.5, 1, 2, 5, 10, 20, 50) if v <= 1.2 * frame.I.max()]),
-        ("y", [v for v in (1, 2, 3, 4, 5, 7, 10, 20, 50, 100, 200, 500, 1000) if low <= v <= high]),
+        ("y", [v for v in (*((3, 4, 7) if high < 20 * low else ()), *LEVELS) if low <= v <= high]),
     ):
         getattr(axes, f"set_{which}ticks")(marks, [f"{v:g}" for v in marks])
     axes.minorticks_off()
