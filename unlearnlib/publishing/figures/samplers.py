@@ -17,7 +17,6 @@ from unlearnlib.publishing.figures.appearance import (
     plt,
 )
 
-
 LEVELS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
