@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         # what draws pictures, and how it is taught
         "latent": "Latent",
         "diffusion": "Denoiser Diffusion Teaching build fit",
+        "unet": "UNet",
         "cvae": "CVAE",
         "gan": "GAN fit_gan",
         # forgetting: a registry of its own

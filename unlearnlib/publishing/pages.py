@@ -21,11 +21,13 @@ from unlearnlib.publishing import (
     notebooks,
     papers,
     provenance,
+    sampled,
 )
 from unlearnlib.publishing.execution import TIMINGS, committed
 from unlearnlib.publishing.markup import code, grid_table, plain
 
 FOLDER = Path("book/generated")
+SAMPLERS = measured.FOLDER / "generative.json"
 OLD = "These numbers were made by older code than that of this book; they wait for a new run."
 
 
@@ -108,7 +110,7 @@ def generate(folder: Path = FOLDER) -> list[Path]:
     states = {path: provenance.state(path) for path in paths}
     minutes = json.loads(TIMINGS.read_text()) if TIMINGS.exists() else {}
     texts = {"claims.md": claims(pages), "status.md": status(pages, states, minutes)}
-    texts |= {"methods.md": cards.page()} | measured.texts() | papers.texts()
+    texts |= {"methods.md": cards.page()} | measured.texts() | papers.texts() | _sampled(pages)
     rows, lines, by_page = archive.results(), archive.examples(), _commands(pages)
     made_by = archive.commands() | by_page
     found = boards.boards(rows, lines, notes=_notes(states))
@@ -122,6 +124,12 @@ def generate(folder: Path = FOLDER) -> list[Path]:
         *(folder / name for name in texts),
         *archive.write(folder, {"results": rows, "results-examples": lines}, made_by),
     ]
+
+
+def _sampled(pages: Mapping[Path, Mapping]) -> dict[str, str]:
+    """What the larger sampler says about the claims of its chapter."""
+    chapter = next((page for path, page in pages.items() if path.stem == sampled.CHAPTER), None)
+    return sampled.texts(json.loads(SAMPLERS.read_text()) if SAMPLERS.exists() else None, chapter)
 
 
 def _commands(pages: Mapping[Path, Mapping]) -> dict[str, str]:

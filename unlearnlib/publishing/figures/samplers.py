@@ -17,12 +17,21 @@ from unlearnlib.publishing.figures.appearance import (
     plt,
 )
 
+LEVELS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
-def crowds_over_pictures(frame, null: tuple[float, float], floor: float):
+
+def crowds_over_pictures(
+    frame,
+    null: tuple[float, float],
+    floor: float,
+    *,
+    size: tuple[float, float] = (WIDTH, 4.2),
+    legend: str = "right upper",
+):
     """Frechet distance (of crowds, logarithmic) over integrity I (of pictures, linear to .5 and then logarithmic): the
     mean of each sampler over seeds, bars the range. Band: the integrity of retrained samplers; line: the Frechet
-    distance of the original. `frame` has columns method, seed, I, FD."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 4.2))
+    distance of the original. `frame` has columns method, seed, I, FD; `legend` is its side of the figure."""
+    figure, axes = plt.subplots(figsize=size)
     null_band(axes, null, label="retrained samplers")
     axes.axhline(floor, color=GREY, lw=1, ls=":", zorder=0)
     names = list(frame.method.unique())
@@ -36,13 +45,13 @@ def crowds_over_pictures(frame, null: tuple[float, float], floor: float):
     low, high = frame.FD.min() * 0.8, frame.FD.max() * 1.3
     for which, marks in (
         ("x", [v for v in (0, 0.25, 0.5, 1, 2, 5, 10, 20, 50) if v <= 1.2 * frame.I.max()]),
-        ("y", [v for v in (1, 2, 3, 4, 5, 7, 10, 20, 50, 100, 200, 500, 1000) if low <= v <= high]),
+        ("y", [v for v in (*((3, 4, 7) if high < 20 * low else ()), *LEVELS) if low <= v <= high]),
     ):
         getattr(axes, f"set_{which}ticks")(marks, [f"{v:g}" for v in marks])
     axes.minorticks_off()
     axes.set(ylim=(low, high), xlabel="integrity I: how far the picture of one noise has moved")
     axes.set_ylabel("Fréchet distance to retained pictures")
-    figure.legend(loc="outside right upper", fontsize=POINTS)
+    figure.legend(loc=f"outside {legend}", fontsize=POINTS, ncols=2 if "center" in legend else 1)
     return figure
 
 
