@@ -121,6 +121,43 @@ def test_drawings_say_what_they_show_and_ask_for_nothing(path):
     assert check_site.foreign_in_css(drawing) == []
 
 
+# Words that place a panel on the page: on a phone panels stand below each other, and no panel is at the left.
+SIDES = re.compile(
+    r"[Oo]n the (left|right)\b|\((left|middle|right|top|bottom)\)|\b(Left|Middle|Right|Top|Bottom)( and \w+)?[:,]"
+    r"|the (left|middle|right|upper|lower)( and the \w+)? (panel|picture|tree|drawing)s?\b"
+)
+
+
+def captions() -> list[tuple[str, str]]:
+    """(place, text) of what is said about figures: captions, alternative texts, and the prose of chapters."""
+    found = [(name, said) for name, said in prose().items() if name.startswith("notebooks/")]
+    for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book/benchmarks").glob("*.ipynb"))]:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            told = cell["metadata"].get("mystnb", {})
+            said = [told.get("figure", {}).get("caption", ""), told.get("image", {}).get("alt", "")]
+            found += [(f"{path.name}, {cell['id']}", " ".join(said))]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "places"),
+    [
+        ("Left: accuracy. Middle and right: cost.", True),
+        ("Accuracy (left) and cost.", True),
+        ("On the right all lines lie on top of one another.", True),
+        ("The line in the right panel below.", True),
+        ("First panel: accuracy. Second: cost, to the left of the band; a long left tail, the right answer.", False),
+        ("Left of zero a model is nearer; what is left out.", False),
+    ],
+)
+def test_words_that_place_a_panel_are_known(said, places):
+    assert bool(SIDES.search(said)) == places
+
+
+def test_no_caption_finds_a_panel_by_its_side():
+    assert not [f"{place}: {found[0]}" for place, said in captions() if (found := SIDES.search(said))]
+
+
 def test_every_citation_has_an_entry():
     known = set(parse_file(str(ROOT / "book/references.bib")).entries)
     cited = {name: re.findall(r"\{cite[a-z:]*\}`([^`]+)`", page) for name, page in prose().items()}
