@@ -206,6 +206,21 @@ FIGURES = {
         lambda: figures.cost_gap(BOARD, {"finetune": "finetune x10", "salun": "salun x10"}),
         *(1, 9, None),
     ),
+    "noise_floor": (
+        lambda: figures.noise_floor(
+            pd.DataFrame(
+                [
+                    (n, m, n, 0.0)
+                    for n in (0.0, 0.1, 0.2)
+                    for m in ("original", "retrain, other seed")
+                    for _ in range(2)
+                ],
+                columns=["noise", "model", "forget", "test"],
+            ),
+            {"forget": "a", "test": "b"},
+        ),
+        *(2, 3, None),
+    ),
     "dose_error": (
         lambda: figures.dose_error(
             measured(), (0.2, 0.3), {"distance": "forget error", "attack AUC": "retain"}, x="value", label="beta"

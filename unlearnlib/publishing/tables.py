@@ -75,25 +75,35 @@ def _companions(column: str) -> list[tuple[str, str]]:
 
 
 def shared_decimals(triples: Sequence[tuple[float, float, float]]) -> list[int]:
-    """Decimals of each (value, low, high) of a column, so that rows of one scale agree and no row loses its interval.
+    """Decimals of each (value, low, high) of a column: rows of one scale agree, and no row loses its interval.
 
-    Every interval asks for its own number (`estimate_decimals`). The column takes the number d that most rows can
-    share: those that ask for d, or for one less, and of two such numbers the larger. Rows of another scale, such as
-    those of another unit, keep their own: `94.6 ± 0.6` stands over `0.953 ± 0.004` and over `1230 ± 230`. They get at
-    most four decimals where the column has fewer. A value without an interval follows the column where all of its rows
-    agree.
+    Every interval asks for a number of its own (`estimate_decimals`). It puts up with one decimal more, and with one
+    less while its half-width is two units or more, so that rounding changes it by a quarter at most. The column takes
+    the number that most rows put up with, of two such the smaller. Rows of another scale, such as those of another
+    unit, keep their own, which is four at most where the column has fewer: `94.6 ± 0.6` may stand over
+    `0.953 ± 0.004` and over `1230 ± 230`. A value without an interval follows a column in which all rows agree.
     """
     known = [tuple(map(float, triple)) for triple in triples]
     own = [estimate_decimals(*triple) for triple in known]
-    asking = [d for d, t in zip(own, known, strict=True) if not any(map(math.isnan, t)) and _width(*t) > 0]
-    if not asking:
-        return [max((d for d, t in zip(own, known, strict=True) if not math.isnan(t[0])), default=0)] * len(own)
-    shared = max(asking, key=lambda d: (sum(other in (d, d - 1) for other in asking), d))
-    one_scale = all(d in (shared, shared - 1) for d in asking)
-    return [
-        shared if d in (shared, shared - 1) or (one_scale and not _width(*t) > 0) else min(d, max(shared, _MOST))
+    fine = [
+        _accepted(d, *t) if not any(map(math.isnan, t)) and _width(*t) > 0 else set()
         for d, t in zip(own, known, strict=True)
     ]
+    asked = sorted(set().union(*fine))
+    if not asked:
+        return [max((d for d, t in zip(own, known, strict=True) if not math.isnan(t[0])), default=0)] * len(own)
+    shared = max(asked, key=lambda d: (sum(d in accepted for accepted in fine), -d))
+    agreed = all(shared in accepted for accepted in fine if accepted)
+    return [
+        shared if shared in accepted or (agreed and not accepted) else min(d, max(shared, _MOST))
+        for d, accepted in zip(own, fine, strict=True)
+    ]
+
+
+def _accepted(decimals: int, value: float, low: float, high: float) -> set[int]:
+    """The decimals that an interval puts up with, which asks for `decimals`."""
+    side = max(abs(end - value) for end in (low, high) if math.isfinite(end))
+    return {decimals, decimals + 1} | ({decimals - 1} if side >= 2 * 10.0 ** (1 - decimals) else set())
 
 
 def _merged(frame):

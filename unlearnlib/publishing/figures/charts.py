@@ -9,6 +9,8 @@ from unlearnlib.publishing.figures.appearance import (
     POINTS,
     RED,
     WIDTH,
+    band,
+    colour,
     look,
     mpl,
     null_band,
@@ -83,6 +85,20 @@ def density_panels(found: Mapping[str, Mapping[str, np.ndarray]], *, label: str)
     for axes, (title, values) in zip(drawn, found.items(), strict=True):
         densities(values, label=label, axes=axes)
         axes.set_title(title)
+    return figure
+
+
+def noise_floor(frame, columns: Mapping[str, str]):
+    """Distance to a retrained model over the label noise, one panel a column (name -> title), mean and range over
+    seeds: the original, above the floor of one more retraining where forgetting can be seen. Columns noise, model."""
+    figure, drawn = panels(len(columns), height=3.0, sharey=True)
+    for axes, (column, title) in zip(drawn, columns.items(), strict=True):
+        axes.axhline(0, color="black", lw=0.8, label="_zero")
+        for name, part in frame.groupby("model", sort=False):
+            band(axes, part, x="noise", y=column, colour=colour(name), marker=look(name)[1], label=name)
+        axes.set(xlabel="label noise", title=title)
+    drawn[0].set_ylabel("accuracy above retrained")
+    figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
