@@ -65,14 +65,19 @@ def null_panels(boards: Mapping[str, object], x, *, null: str = "retrain, other 
 
 
 def densities(values: Mapping[str, np.ndarray], *, label: str, bins: int = 40, axes=None, limits=None):
-    """Outlined histograms on common bins, one a name: the density of a score under each model or set."""
+    """Outlined histograms on common bins, one a name: the density of a score under each model or set.
+
+    What lies beyond the limits stands in the outermost bins, and the legend says how much where it is a hundredth.
+    """
     axes = axes or plt.subplots(figsize=(WIDTH, 3))[1]
     joined = np.concatenate([np.asarray(v) for v in values.values()])
     edges = np.linspace(*(limits or np.quantile(joined, [0.002, 0.998])), bins + 1)
     for name, value in values.items():
         clipped = np.clip(np.asarray(value), edges[0], edges[-1])
         counts, _ = np.histogram(clipped, bins=edges, density=True)
-        axes.stairs(counts, edges, color=look(name, list(values))[0], lw=1.8, label=name)
+        beyond = np.mean((np.asarray(value) < edges[0]) | (np.asarray(value) > edges[-1]))
+        told = f"{name} ({beyond:.0%} beyond)" if beyond >= 0.01 else name
+        axes.stairs(counts, edges, color=look(name, list(values))[0], lw=1.8, label=told)
     axes.set_xlabel(label)
     axes.set_ylabel("density")
     axes.legend()
