@@ -528,7 +528,7 @@ def test_points_of_cost_and_gap_stand_where_they_were_measured():
 
 def test_scores_beyond_the_axis_are_counted_in_its_ends_and_told():
     near, wild = np.linspace(-1, 1, 100), np.concatenate([np.zeros(60), np.full(40, 1e4)])
-    axes = figures.densities({"near": near, "wild": wild}, label="m", bins=4, limits=(-1, 1))
+    axes = figures.densities({"near": near, "wild": wild}, label="m", bins=4, limits=np.array([-1.0, 1.0]))
     heights = [patch.get_data().values for patch in axes.patches]
     assert heights[1][-1] * 0.5 == pytest.approx(0.4) and np.allclose([sum(h) * 0.5 for h in heights], 1)
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["near", "wild (40% beyond)"]

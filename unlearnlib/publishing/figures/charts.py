@@ -71,7 +71,7 @@ def densities(values: Mapping[str, np.ndarray], *, label: str, bins: int = 40, a
     """
     axes = axes or plt.subplots(figsize=(WIDTH, 3))[1]
     joined = np.concatenate([np.asarray(v) for v in values.values()])
-    edges = np.linspace(*(limits or np.quantile(joined, [0.002, 0.998])), bins + 1)
+    edges = np.linspace(*(np.quantile(joined, [0.002, 0.998]) if limits is None else limits), bins + 1)
     for name, value in values.items():
         clipped = np.clip(np.asarray(value), edges[0], edges[-1])
         counts, _ = np.histogram(clipped, bins=edges, density=True)
