@@ -158,6 +158,20 @@ def test_no_caption_finds_a_panel_by_its_side():
     assert not [f"{place}: {found[0]}" for place, said in captions() if (found := SIDES.search(said))]
 
 
+def chapters() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_plumbing_is_folded_in_every_chapter(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        said, tags = "".join(cell["source"]), set(cell["metadata"].get("tags", []))
+        if cell["cell_type"] == "code" and re.match(r"bookkeeping\.begin\(|.*\n+bookkeeping\.pin_numerics\(\)$", said):
+            assert "remove-input" in tags, said
+        elif cell["cell_type"] == "code" and ("parameters" in tags or len(said.splitlines()) > 6):
+            assert tags & {"hide-input", "remove-input"}, said[:80]
+
+
 def test_every_citation_has_an_entry():
     known = set(parse_file(str(ROOT / "book/references.bib")).entries)
     cited = {name: re.findall(r"\{cite[a-z:]*\}`([^`]+)`", page) for name, page in prose().items()}
