@@ -526,12 +526,15 @@ def test_points_of_cost_and_gap_stand_where_they_were_measured():
     assert last.get_xydata().tolist() == [[at.loc["finetune x10", "cost"], at.loc["finetune x10", "UA gap"]]]
 
 
-def test_scores_beyond_the_axis_are_counted_in_its_ends_and_told():
-    near, wild = np.linspace(-1, 1, 100), np.concatenate([np.zeros(60), np.full(40, 1e4)])
-    axes = figures.densities({"near": near, "wild": wild}, label="m", bins=4, limits=np.array([-1.0, 1.0]))
-    heights = [patch.get_data().values for patch in axes.patches]
-    assert heights[1][-1] * 0.5 == pytest.approx(0.4) and np.allclose([sum(h) * 0.5 for h in heights], 1)
-    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["near", "wild (40% beyond)"]
+def test_histograms_of_one_colour_differ_by_their_line_and_hold_every_score():
+    names = ("DLFD as written", "DLFD as released", "retrain")
+    axes = figures.densities({name: np.linspace(-1, 1, 100) + i for i, name in enumerate(names)}, label="m", bins=4)
+    shades = [patch.get_edgecolor() for patch in axes.patches]
+    lines = [patch.get_linestyle() for patch in axes.patches]
+    assert shades[0] == shades[1] != shades[2] and lines[0] != lines[1]
+    for patch in axes.patches:
+        heights, edges, _ = patch.get_data()
+        assert np.sum(heights * np.diff(edges)) == pytest.approx(1)
 
 
 def test_the_null_lies_behind_and_rows_read_from_above():
