@@ -30,7 +30,7 @@ def rows(tables, shift: float, seed: int = 0):
     state = state_matrix(8, 3000, states=("forget", "never"), seed=seed).state
     s = 3 * rng.normal(size=3000) + rng.normal(size=(8, 3000)) + shift * (state == FORGET)
     facts, reference = [{"test": 0.9, "retain": 1.0}] * 8, {"test": 0.91, "retain": 1.0}
-    tags = {"columns": {}, "reference": reference, "budget": 0.05, "cost": 0.0}
+    tags = {"columns": {}, "reference": reference, "budget": 0.05, "cost": 0.0, "seeds": range(8)}
     made = tables.rows_of("x", s, s > 0, s, np.full(3000, 0.5), state, facts, tags)
     return {what: [r["value"] for r in made if r["audit"] == what] for what in ("U-LiRA", "KLoM")}
 
