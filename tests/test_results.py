@@ -4,8 +4,11 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import check_browser
 import pandas as pd
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 
 from unlearnlib.publishing import tables
 
@@ -218,3 +221,17 @@ def test_without_the_axis_or_with_two_settings_there_is_no_dial():
     assert dials.dial(drawn(axis="beta too"), "beta") is None
     assert dials.dial("\n".join(line for line in drawn().splitlines() if ",0.2," not in line), "beta") is None
     assert dials.dial("", "beta") is None
+
+
+@pytest.mark.parametrize("identifiers", [[], ["id7"], ["figure-1"]])
+def test_a_dial_finds_its_figure_whatever_identifier_that_has(identifiers):
+    document = new_document("page")
+    figures = [nodes.figure(ids=identifiers if place == 2 else []) for place in (1, 2)]
+    for place, figure in enumerate(figures, 1):
+        figure += nodes.raw("", f'<img src="../_data/08-figure-{place}.png">', format="html")
+        document += figure
+    assert dials.shown(document, 2) is figures[1] and dials.shown(document, 3) is None
+
+
+def test_the_browser_knows_which_chapters_have_a_slider():
+    assert check_browser.SLIDERS == tuple(f"{chapter:02d}" for chapter in dials.DIALS)

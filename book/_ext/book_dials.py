@@ -88,6 +88,14 @@ def _series(name: str, here: list[Mapping], settings: list[float]) -> list[dict]
     return [{"name": name, "mid": mid, "low": low, "high": high}]
 
 
+def shown(document: nodes.document, place: int) -> nodes.figure | None:
+    """The figure in which the picture of this place stands. Its identifier does not tell: one with a caption has its own."""
+    for figure in document.findall(nodes.figure):
+        if any(f"-figure-{place}.png" in raw.astext() for raw in figure.findall(nodes.raw)):
+            return figure
+    return None
+
+
 class AddDials(SphinxTransform):
     default_priority = 690  # after the figures have their places
 
@@ -98,11 +106,10 @@ class AddDials(SphinxTransform):
         axis, label = DIALS[chapter]
         nb = json.loads(Path(self.env.doc2path(self.env.docname)).read_text(encoding="utf-8"))
         pictures = [output for _, output in outputs(nb) if "image/png" in output["data"]]
-        figures = {figure["ids"][0]: figure for figure in self.document.findall(nodes.figure) if figure["ids"]}
         for place, output in enumerate(pictures, 1):
             found = dial(told(output).get("unlearnlib", {}).get("data", ""), axis)
-            figure = figures.get(f"figure-{place}")
-            if found and figure is not None:
+            figure = shown(self.document, place) if found else None
+            if figure is not None:
                 data = html.escape(json.dumps({"label": label, **found}, ensure_ascii=False), quote=True)
                 figure.parent.insert(
                     figure.parent.index(figure) + 1,
