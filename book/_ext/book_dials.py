@@ -89,7 +89,7 @@ def _series(name: str, here: list[Mapping], settings: list[float]) -> list[dict]
 
 
 def shown(document: nodes.document, place: int) -> nodes.figure | None:
-    """The figure in which the picture of this place stands. Its identifier does not tell: one with a caption has its own."""
+    """The figure that shows the picture of this place; its identifier does not tell, where it has a caption."""
     for figure in document.findall(nodes.figure):
         if any(f"-figure-{place}.png" in raw.astext() for raw in figure.findall(nodes.raw)):
             return figure
