@@ -209,7 +209,7 @@ def test_whatever_is_imported_is_required():
     names = {re.sub(r"[-_.]+", "-", name).lower() for name in requirements()}
     allowed = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
     allowed |= {"unlearnlib", "IPython", *sys.stdlib_module_names}  # it comes with ipykernel
-    own = {path.stem for folder in ("tests", "book/_ext") for path in (ROOT / folder).rglob("*.py")}
+    own = {path.stem for folder in ("tests", "book/_ext", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     lost = {}
     for path in [*(ROOT / "unlearnlib").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
