@@ -2,11 +2,11 @@
 
 Every page in headless Chromium, as a reader meets it: at 1280 and 390 pixels, in the light and in the dark scheme. No
 page may be wider than the screen, write an error to the console, or ask another host; the rules of axe-core on
-contrast, names, alternative text and the order of headings hold; a reader without a mouse gets past the navigation and
-moves every slider. In a chapter each figure has a number, a caption and an alternative text that is no file name, its
-text has nine points or more as displayed, no table shows more than five columns, and terms lead to the glossary with
-their definition. Prints each failure, how hard the openings of chapters are to read (told, not judged), and, last, how
-many checks passed. Where there is no Chromium it says so and looks at nothing.
+contrast, names, alternative text and the order of headings hold; a reader without a mouse gets past the navigation,
+moves every slider, and filters the claims. In a chapter each figure has a number, a caption and an alternative text
+that is no file name, its text has nine points or more as displayed, no table shows more than five columns, and terms
+lead to the glossary with their definition. Prints each failure, how hard the openings of chapters are to read (told,
+not judged), and, last, how many checks passed. Where there is no Chromium it says so and looks at nothing.
 """
 
 import functools
@@ -111,11 +111,14 @@ def wide(page, width: int) -> str:
     return f"{pixels} pixels too wide: {page.evaluate(CULPRITS)}" if pixels > 0 else ""
 
 
+SLIDERS = ("01", "02", "06", "08", "09")  # chapters that have one
 OPENINGS: dict[str, float] = {}  # chapter -> school years that its opening asks for
 
 
-def turned(page) -> str:
-    """Move every slider with an arrow key; what is wrong if its reading does not follow."""
+def turned(page, name: str) -> str:
+    """Move every slider with an arrow key; what is wrong if its reading does not follow, or none is there."""
+    if name.removeprefix("notebooks/")[:2] in SLIDERS and not page.query_selector(".dial"):
+        return "the chapter has lost its slider"
     for slider in page.query_selector_all(".dial input[type=range]"):
         before = slider.evaluate("s => s.closest('.dial').textContent")
         slider.focus()
@@ -124,6 +127,41 @@ def turned(page) -> str:
             return "a slider does not move with the keyboard"
     empty = page.evaluate("() => [...document.querySelectorAll('.dial')].filter(d => d.hidden).length")
     return f"{empty} sliders do not show" if empty else ""
+
+
+SHOWN = """() => [...document.querySelectorAll('article tbody tr')].filter(row => row.checkVisibility())
+  .map(row => [row.cells[0].textContent.trim(), [...row.cells].map(cell => cell.textContent).join(' ').toLowerCase(),
+               row.closest('section').querySelector('h2').firstChild.textContent.trim()])"""
+
+
+def filtered(page) -> str:
+    """Use the filter of the claims with the keyboard alone; what is wrong if it does not show what was asked for."""
+    if not page.query_selector(".claims-filter"):
+        return ""
+    rows = page.evaluate(SHOWN)
+    if not rows or page.evaluate("() => document.querySelector('.claims-filter').hidden"):
+        return f"{len(rows)} claims, and the filter does not show"
+    word, last = max(rows[-1][1].split()[1:], key=len), rows[-1][2]  # behind the verdict
+    titles = list(dict.fromkeys(title for *_, title in rows))
+    verdict, chapter, words = ".claims-filter select >> nth=0", ".claims-filter select >> nth=1", ".claims-filter input"
+    tried = [  # (where, keys, which rows should show)
+        (verdict, ["ArrowDown"], lambda v, text, title: v == "fails"),
+        (verdict, ["Home"], lambda v, text, title: True),
+        (chapter, ["ArrowDown"] * len(titles), lambda v, text, title: title == last),
+        (words, list(word), lambda v, text, title: title == last and word in text),
+        (chapter, ["Home"], lambda v, text, title: word in text),
+    ]
+    for where, keys, fits in tried:
+        page.focus(where)
+        for key in keys:
+            page.keyboard.press(key)
+        wanted = [row for row in rows if fits(*row)]
+        if page.evaluate(SHOWN) != wanted:
+            return f"the filter does not show {len(wanted)} claims after {keys[-1]}"
+        said = page.text_content(".claims-filter output")
+        if said != f"{len(wanted)} of {len(rows)} claims":
+            return f"it says {said!r} of {len(wanted)}"
+    return ""
 
 
 def look(page, home: str, name: str, axe) -> tuple[int, list[str]]:
@@ -141,12 +179,12 @@ def look(page, home: str, name: str, axe) -> tuple[int, list[str]]:
     page.set_viewport_size({"width": 1280, "height": SIZES[1280]})
     page.goto(f"{home}/{name}", wait_until="load")
     page.evaluate("() => window.MathJax?.startup?.promise")
-    found = {f"at {width} pixels": wide(page, width) for width in SIZES}
+    found = {f"at {width} pixels": wide(page, width) for width in SIZES} | {"filter of claims": filtered(page)}
     if name.startswith("notebooks/"):
         for width in SIZES:
             page.set_viewport_size({"width": width, "height": SIZES[width]})
             found[f"results at {width} pixels"] = page.evaluate(RESULTS)
-        found["dial"] = turned(page)
+        found["dial"] = turned(page, name)
         words = page.evaluate(OPENING).split()[:OPENING_WORDS]
         OPENINGS[name] = grade(" ".join(words))
     done, page_size = 0, {"width": 1280, "height": SIZES[1280]}

@@ -121,6 +121,57 @@ def test_drawings_say_what_they_show_and_ask_for_nothing(path):
     assert check_site.foreign_in_css(drawing) == []
 
 
+# Words that place a panel on the page: on a phone panels stand below each other, and no panel is at the left.
+SIDES = re.compile(
+    r"[Oo]n the (left|right)\b|\((left|middle|right|top|bottom)\)|\b(Left|Middle|Right|Top|Bottom)( and \w+)?[:,]"
+    r"|the (left|middle|right|upper|lower)( and the \w+)? (panel|picture|tree|drawing)s?\b"
+)
+
+
+def captions() -> list[tuple[str, str]]:
+    """(place, text) of what is said about figures: captions, alternative texts, and the prose of chapters."""
+    found = [(name, said) for name, said in prose().items() if name.startswith("notebooks/")]
+    for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book/benchmarks").glob("*.ipynb"))]:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            told = cell["metadata"].get("mystnb", {})
+            said = [told.get("figure", {}).get("caption", ""), told.get("image", {}).get("alt", "")]
+            found += [(f"{path.name}, {cell['id']}", " ".join(said))]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "places"),
+    [
+        ("Left: accuracy. Middle and right: cost.", True),
+        ("Accuracy (left) and cost.", True),
+        ("On the right all lines lie on top of one another.", True),
+        ("The line in the right panel below.", True),
+        ("First panel: accuracy. Second: cost, to the left of the band; a long left tail, the right answer.", False),
+        ("Left of zero a model is nearer; what is left out.", False),
+    ],
+)
+def test_words_that_place_a_panel_are_known(said, places):
+    assert bool(SIDES.search(said)) == places
+
+
+def test_no_caption_finds_a_panel_by_its_side():
+    assert not [f"{place}: {found[0]}" for place, said in captions() if (found := SIDES.search(said))]
+
+
+def chapters() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_plumbing_is_folded_in_every_chapter(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        said, tags = "".join(cell["source"]), set(cell["metadata"].get("tags", []))
+        if cell["cell_type"] == "code" and re.match(r"bookkeeping\.begin\(|.*\n+bookkeeping\.pin_numerics\(\)$", said):
+            assert "remove-input" in tags, said
+        elif cell["cell_type"] == "code" and ("parameters" in tags or len(said.splitlines()) > 6):
+            assert tags & {"hide-input", "remove-input"}, said[:80]
+
+
 def test_every_citation_has_an_entry():
     known = set(parse_file(str(ROOT / "book/references.bib")).entries)
     cited = {name: re.findall(r"\{cite[a-z:]*\}`([^`]+)`", page) for name, page in prose().items()}
@@ -158,7 +209,7 @@ def test_whatever_is_imported_is_required():
     names = {re.sub(r"[-_.]+", "-", name).lower() for name in requirements()}
     allowed = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
     allowed |= {"unlearnlib", "IPython", *sys.stdlib_module_names}  # it comes with ipykernel
-    own = {path.stem for folder in ("tests", "book/_ext") for path in (ROOT / folder).rglob("*.py")}
+    own = {path.stem for folder in ("tests", "book/_ext", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     lost = {}
     for path in [*(ROOT / "unlearnlib").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

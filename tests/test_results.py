@@ -4,8 +4,11 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import check_browser
 import pandas as pd
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 
 from unlearnlib.publishing import tables
 
@@ -192,12 +195,29 @@ def test_facts_count_words_minutes_and_claims():
 HEAD = "panel,series,kind,x axis,x,y axis,y,value"
 
 
-def drawn(axis="weight, beta"):
+def outline(band):
+    """The corners of a band (x, low, high), as they are drawn."""
+    first = (band[0][0], band[0][2])
+    below, above = [(x, low) for x, low, _ in band], [(x, high) for x, _, high in reversed(band)]
+    return [first, *below, (band[-1][0], band[-1][2]), *above, first]
+
+
+def drawn(axis="weight, beta", more=()):
+    """One panel with a line, its band and a level; `more` are lines (name, [(x, y, low, high)]) with theirs."""
     lines = [HEAD]
-    for x, y in ((0, 1), (0.1, 2), (0.2, 4)):
-        lines.append(f'one,error,line,"{axis}",{x},gap,{y},')
-        lines += [f'one,,band,"{axis}",{x},gap,{y + end},' for end in (-0.5, 0.25)]
+    series = [("error", [(0, 1, 0.5, 1.25), (0.1, 2, 1.5, 2.25), (0.2, 4, 3.5, 4.25)]), *more]
+    for name, points in series:
+        lines += [f'one,{name},line,"{axis}",{x},gap,{y},' for x, y, _, _ in points]
+    for _, points in series:
+        lines += [f'one,,band,"{axis}",{x},gap,{y},' for x, y in outline([(x, a, b) for x, _, a, b in points])]
     return "\n".join([*lines, f'one,null,level,"{axis}",,gap,3,', f'one,null,level,"{axis}",,gap,3.5,']) + "\n"
+
+
+def test_bands_that_overlap_stay_with_their_lines():
+    other = [(0, 1.1, 0.4, 1.3), (0.1, 1.9, 1.6, 2.6), (0.2, 4.1, 3.0, 4.2)]
+    first, second = dials.dial(drawn(more=[("other", other)]), "beta")["panels"][0]["series"]
+    assert first["low"] == [0.5, 1.5, 3.5] and first["high"] == [1.25, 2.25, 4.25]
+    assert second["low"] == [0.4, 1.6, 3.0] and second["high"] == [1.3, 2.6, 4.2]
 
 
 def test_a_dial_shows_each_setting_with_its_band_and_the_level():
@@ -218,3 +238,17 @@ def test_without_the_axis_or_with_two_settings_there_is_no_dial():
     assert dials.dial(drawn(axis="beta too"), "beta") is None
     assert dials.dial("\n".join(line for line in drawn().splitlines() if ",0.2," not in line), "beta") is None
     assert dials.dial("", "beta") is None
+
+
+@pytest.mark.parametrize("identifiers", [[], ["id7"], ["figure-1"]])
+def test_a_dial_finds_its_figure_whatever_identifier_that_has(identifiers):
+    document = new_document("page")
+    figures = [nodes.figure(ids=identifiers if place == 2 else []) for place in (1, 2)]
+    for place, figure in enumerate(figures, 1):
+        figure += nodes.raw("", f'<img src="../_data/08-figure-{place}.png">', format="html")
+        document += figure
+    assert dials.shown(document, 2) is figures[1] and dials.shown(document, 3) is None
+
+
+def test_the_browser_knows_which_chapters_have_a_slider():
+    assert check_browser.SLIDERS == tuple(f"{chapter:02d}" for chapter in dials.DIALS)

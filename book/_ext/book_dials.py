@@ -43,9 +43,9 @@ def dial(data: str, axis: str) -> dict | None:
     panels = []
     for title in dict.fromkeys((r["panel"], r["y axis"]) for r in lines):
         here = [r for r in ours if (r["panel"], r["y axis"]) == title and (not r["y"] or _is_number(r["y"]))]
-        series = []
+        series, bands = [], _bands(here)
         for name in dict.fromkeys(r["series"] for r in here if r["kind"] == "line"):
-            series += _series(name, here, settings)
+            series += _series(name, here, settings, bands)
         across = [r for r in here if r["kind"] == "level" and r["y"]]
         level = sorted(float(r["y"]) for r in across)
         ends = [v for s in series for part in ("low", "high", "mid") for v in s[part] if v is not None] + level
@@ -69,23 +69,47 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _series(name: str, here: list[Mapping], settings: list[float]) -> list[dict]:
+def _bands(here: list[Mapping]) -> list[dict[float, tuple[float, float]]]:
+    """The bands of a panel, setting -> its ends, in the order in which they were drawn.
+
+    The outline of a band over n settings has 2 n + 3 corners: it begins and ends at the first one.
+    """
+    corners = [(float(r["x"]), float(r["y"])) for r in here if r["kind"] == "band" and _is_number(r["x"])]
+    size = 2 * len({x for x, _ in corners}) + 3
+    if len(corners) % size:  # bands over different settings: nothing tells them apart
+        return []
+    parts = [corners[start : start + size] for start in range(0, len(corners), size)]
+    ends = [{x: sorted(y for place, y in part if place == x) for x, _ in part} for part in parts]
+    return [{x: (ys[0], ys[-1]) for x, ys in found.items()} for found in ends]
+
+
+def _series(name: str, here: list[Mapping], settings: list[float], bands: list) -> list[dict]:
     points = [r for r in here if r["series"] == name and r["kind"] == "line" and r["x"] and r["y"]]
     at = {x: [float(r["y"]) for r in points if float(r["x"]) == x] for x in settings}
     if sum(map(bool, at.values())) < 2:
         return []
     mid = [sorted(ys)[len(ys) // 2] if ys else None for ys in at.values()]
-    # A band has no name of its own: it belongs to the line that runs inside it.
-    outlines = [(float(r["x"]), float(r["y"])) for r in here if r["kind"] == "band" and _is_number(r["x"])]
-    low, high = [], []
-    for (x, ys), middle in zip(at.items(), mid, strict=True):
-        edges = sorted(end for place, end in outlines if place == x)
-        pairs = zip(edges, edges[1:], strict=False)
-        around = [pair for pair in pairs if ys and pair[0] <= middle <= pair[1]]
-        ends = [*ys, *(around[0] if around else ())]
-        low.append(min(ends, default=None))
-        high.append(max(ends, default=None))
+    # A band has no name of its own: a line takes the first one left that holds all of it, as they were drawn.
+    ours = (band for band in bands if all(x in band and _holds(band[x], ys) for x, ys in at.items() if ys))
+    band = next(ours, {})
+    if band:
+        bands.remove(band)
+    ends = [[*ys, *(band.get(x, ()) if ys else ())] for x, ys in at.items()]
+    low, high = ([pick(found, default=None) for found in ends] for pick in (min, max))
     return [{"name": name, "mid": mid, "low": low, "high": high}]
+
+
+def _holds(ends: tuple[float, float], values: list[float]) -> bool:
+    slack = 1e-5 * max(map(abs, ends))  # the csv has six digits
+    return all(ends[0] - slack <= value <= ends[1] + slack for value in values)
+
+
+def shown(document: nodes.document, place: int) -> nodes.figure | None:
+    """The figure that shows the picture of this place; its identifier does not tell, where it has a caption."""
+    for figure in document.findall(nodes.figure):
+        if any(f"-figure-{place}.png" in raw.astext() for raw in figure.findall(nodes.raw)):
+            return figure
+    return None
 
 
 class AddDials(SphinxTransform):
@@ -98,11 +122,10 @@ class AddDials(SphinxTransform):
         axis, label = DIALS[chapter]
         nb = json.loads(Path(self.env.doc2path(self.env.docname)).read_text(encoding="utf-8"))
         pictures = [output for _, output in outputs(nb) if "image/png" in output["data"]]
-        figures = {figure["ids"][0]: figure for figure in self.document.findall(nodes.figure) if figure["ids"]}
         for place, output in enumerate(pictures, 1):
             found = dial(told(output).get("unlearnlib", {}).get("data", ""), axis)
-            figure = figures.get(f"figure-{place}")
-            if found and figure is not None:
+            figure = shown(self.document, place) if found else None
+            if figure is not None:
                 data = html.escape(json.dumps({"label": label, **found}, ensure_ascii=False), quote=True)
                 figure.parent.insert(
                     figure.parent.index(figure) + 1,

@@ -206,6 +206,21 @@ FIGURES = {
         lambda: figures.cost_gap(BOARD, {"finetune": "finetune x10", "salun": "salun x10"}),
         *(1, 9, None),
     ),
+    "noise_floor": (
+        lambda: figures.noise_floor(
+            pd.DataFrame(
+                [
+                    (n, m, n, 0.0)
+                    for n in (0.0, 0.1, 0.2)
+                    for m in ("original", "retrain, other seed")
+                    for _ in range(2)
+                ],
+                columns=["noise", "model", "forget", "test"],
+            ),
+            {"forget": "a", "test": "b"},
+        ),
+        *(2, 3, None),
+    ),
     "dose_error": (
         lambda: figures.dose_error(
             measured(), (0.2, 0.3), {"distance": "forget error", "attack AUC": "retain"}, x="value", label="beta"
@@ -509,6 +524,17 @@ def test_points_of_cost_and_gap_stand_where_they_were_measured():
     first, *_, last = [line for line in figure.axes[0].lines if line.get_marker() == figures.look("finetune")[1]]
     assert first.get_xydata().tolist() == [[at.loc["finetune", "cost"], at.loc["finetune", "UA gap"]]]
     assert last.get_xydata().tolist() == [[at.loc["finetune x10", "cost"], at.loc["finetune x10", "UA gap"]]]
+
+
+def test_histograms_of_one_colour_differ_by_their_line_and_hold_every_score():
+    names = ("DLFD as written", "DLFD as released", "retrain")
+    axes = figures.densities({name: np.linspace(-1, 1, 100) + i for i, name in enumerate(names)}, label="m", bins=4)
+    shades = [patch.get_edgecolor() for patch in axes.patches]
+    lines = [patch.get_linestyle() for patch in axes.patches]
+    assert shades[0] == shades[1] != shades[2] and lines[0] != lines[1]
+    for patch in axes.patches:
+        heights, edges, _ = patch.get_data()
+        assert np.sum(heights * np.diff(edges)) == pytest.approx(1)
 
 
 def test_the_null_lies_behind_and_rows_read_from_above():

@@ -28,6 +28,7 @@ from unlearnlib.publishing.markup import code, grid_table, plain
 
 FOLDER = Path("book/generated")
 SAMPLERS = measured.FOLDER / "generative.json"
+CLAIMS_FILTER = '```{raw} html\n<div class="claims-filter" hidden></div>\n```'  # claims.js fills it and shows it
 OLD = "These numbers were made by older code than that of this book; they wait for a new run."
 
 
@@ -64,7 +65,7 @@ def claims(pages: Mapping[Path, Mapping]) -> str:
         f"Claims: {total}; holding: {counts['holds']}; failing: {counts['fails']}; open, because the parameters of "
         f"the page cannot decide them: {counts['open']}. A claim that fails stays here."
     )
-    return "\n\n".join(["# Claims", intro, *sections]) + "\n"
+    return "\n\n".join(["# Claims", intro, CLAIMS_FILTER, *sections]) + "\n"
 
 
 def status(pages: Mapping[Path, Mapping], states: Mapping[Path, provenance.State], minutes: Mapping[str, float]) -> str:

@@ -6,6 +6,8 @@ import numbers
 from collections.abc import Mapping, Sequence
 
 MISSING = "n/a"
+_ROUNDING = 1e-6  # of a value: an interval of single precision's rounding is none
+_MOST = 4  # decimals that a row may have beyond those of its column
 
 
 def _rounded(value: float, decimals: int) -> str:
@@ -45,9 +47,15 @@ def estimate_decimals(value: float, low: float, high: float) -> int:
     value, low, high = float(value), float(low), float(high)
     if math.isnan(value) or math.isnan(low) or math.isnan(high):
         return 0 if math.isnan(value) else _decimals(abs(value), 3)
+    width = _width(value, low, high)
+    return _decimals(width, 2) if width > 0 else _decimals(abs(value), 4)
+
+
+def _width(value: float, low: float, high: float) -> float:
+    """The width of an interval, twice its finite side where it is open; none where it is rounding error only."""
     ends = [abs(end - value) for end in (low, high) if math.isfinite(end) and end != value]
     width = high - low if math.isfinite(high - low) else 2 * max(ends, default=0.0)
-    return _decimals(width, 2) if width > 0 else _decimals(abs(value), 4)
+    return width if width > _ROUNDING * abs(value) else 0.0
 
 
 def _decimals(size: float, significant: int) -> int:
@@ -66,21 +74,47 @@ def _companions(column: str) -> list[tuple[str, str]]:
     return [(f"{b}_{low}", f"{b}_{high}") for b in (column, base) for low, high in (("lo", "hi"), ("low", "high"))]
 
 
-def _merged(frame):
-    """The frame with every (value, low, high) triple of columns as one column of estimates, and their names.
+def shared_decimals(triples: Sequence[tuple[float, float, float]]) -> list[int]:
+    """Decimals of each (value, low, high) of a column: rows of one scale agree, and no row loses its interval.
 
-    All estimates of a column have the decimals of its middle one.
+    Every interval asks for a number of its own (`estimate_decimals`). It puts up with one decimal more, and with one
+    less while its half-width is two units or more, so that rounding changes it by a quarter at most. The column takes
+    the number that most rows put up with, of two such the smaller. Rows of another scale, such as those of another
+    unit, keep their own, which is four at most where the column has fewer: `94.6 ± 0.6` may stand over
+    `0.953 ± 0.004` and over `1230 ± 230`. A value without an interval follows a column in which all rows agree.
     """
+    known = [tuple(map(float, triple)) for triple in triples]
+    own = [estimate_decimals(*triple) for triple in known]
+    fine = [
+        _accepted(d, *t) if not any(map(math.isnan, t)) and _width(*t) > 0 else set()
+        for d, t in zip(own, known, strict=True)
+    ]
+    asked = sorted(set().union(*fine))
+    if not asked:
+        return [max((d for d, t in zip(own, known, strict=True) if not math.isnan(t[0])), default=0)] * len(own)
+    shared = max(asked, key=lambda d: (sum(d in accepted for accepted in fine), -d))
+    agreed = all(shared in accepted for accepted in fine if accepted)
+    return [
+        shared if shared in accepted or (agreed and not accepted) else min(d, max(shared, _MOST))
+        for d, accepted in zip(own, fine, strict=True)
+    ]
+
+
+def _accepted(decimals: int, value: float, low: float, high: float) -> set[int]:
+    """The decimals that an interval puts up with, which asks for `decimals`."""
+    side = max(abs(end - value) for end in (low, high) if math.isfinite(end))
+    return {decimals, decimals + 1} | ({decimals - 1} if side >= 2 * 10.0 ** (1 - decimals) else set())
+
+
+def _merged(frame):
+    """The frame with every (value, low, high) triple of columns as one column of estimates, and their names."""
     frame, estimates = frame.copy(), []
     for column in list(frame.columns):
         pair = next((p for p in _companions(str(column)) if set(p) <= set(frame.columns)), None)
         if pair:
             triples = list(zip(frame[column], frame[pair[0]], frame[pair[1]], strict=True))
-            wanted = sorted(
-                estimate_decimals(*triple) for triple in triples if not any(map(math.isnan, map(float, triple)))
-            )
-            shared = wanted[(len(wanted) - 1) // 2] if wanted else None
-            frame[column] = [estimate(*triple, shared) for triple in triples]
+            decimals = shared_decimals(triples)
+            frame[column] = [estimate(*triple, d) for triple, d in zip(triples, decimals, strict=True)]
             frame = frame.drop(columns=list(pair))
             estimates.append(str(column))
     return frame, estimates
@@ -117,7 +151,10 @@ def _text(value: object, missing: bool, decimals: int) -> str:
 
 
 def _cells(frame, digits: int | Mapping[str, int] | None) -> list[list[str]]:
-    """The text of every column. Floats of one column share their decimals: three digits of the largest."""
+    """The text of every column. Floats of one column share their decimals: three digits of the largest.
+
+    A number that would read as zero and is none has two digits of its own, as far as six decimals show them.
+    """
     known = digits if isinstance(digits, Mapping) else {}
     for name in known:
         if name not in frame.columns:
@@ -126,8 +163,15 @@ def _cells(frame, digits: int | Mapping[str, int] | None) -> list[list[str]]:
     for name, missing in frame.isna().items():
         floats = [abs(float(v)) for v in frame[name] if _is_number(v) and math.isfinite(v)]
         free = min(max(_decimals(max(floats, default=0.0), 3), 0), 6)
-        decimals = known.get(name, digits if isinstance(digits, int) else free)
-        columns.append([_text(v, m, decimals) for v, m in zip(frame[name], missing, strict=True)])
+        fixed = known.get(name, digits if isinstance(digits, int) else None)
+        column = []
+        for value, gone in zip(frame[name], missing, strict=True):
+            decimals = free if fixed is None else fixed
+            if fixed is None and _is_number(value) and not gone and 0 < abs(float(value)) < 0.5 * 10.0**-free:
+                wanted = _decimals(abs(float(value)), 2)
+                decimals = wanted if wanted <= 6 else free
+            column.append(_text(value, gone, decimals))
+        columns.append(column)
     return columns
 
 

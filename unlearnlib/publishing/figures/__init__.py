@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = _faces.face(
         # the look: one colour and marker a method, on every page
         "appearance": "COLOURS TABLE POINTS WIDTH style colour look panels series",
         # charts of several chapters
-        "charts": "budget curves densities density_panels intervals null_panels scatter_tradeoff verdicts",
+        "charts": "budget curves densities density_panels intervals noise_floor null_panels scatter_tradeoff verdicts",
         "pictures": "boundaries boundary design_matrix feature_planes gallery heat_maps matrices regions",
         # those of one theme
         "exact": "break_even deletion_trees queue_costs random_layers recovered shard_attack shard_grids sharding",

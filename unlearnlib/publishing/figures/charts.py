@@ -9,6 +9,8 @@ from unlearnlib.publishing.figures.appearance import (
     POINTS,
     RED,
     WIDTH,
+    band,
+    colour,
     look,
     mpl,
     null_band,
@@ -62,15 +64,21 @@ def null_panels(boards: Mapping[str, object], x, *, null: str = "retrain, other 
     return figure
 
 
-def densities(values: Mapping[str, np.ndarray], *, label: str, bins: int = 40, axes=None, limits=None):
-    """Outlined histograms on common bins, one a name: the density of a score under each model or set."""
+def densities(values: Mapping[str, np.ndarray], *, label: str, bins: int = 40, axes=None):
+    """Outlined histograms on common bins, one a name: the density of a score under each model or set.
+
+    The few scores beyond 99.6 % of all stand in the outermost bins. Names of one colour differ by their line.
+    """
     axes = axes or plt.subplots(figsize=(WIDTH, 3))[1]
-    joined = np.concatenate([np.asarray(v) for v in values.values()])
-    edges = np.linspace(*(limits or np.quantile(joined, [0.002, 0.998])), bins + 1)
+    edges = np.linspace(
+        *np.quantile(np.concatenate([np.asarray(v) for v in values.values()]), [0.002, 0.998]), bins + 1
+    )
+    drawn = []
     for name, value in values.items():
-        clipped = np.clip(np.asarray(value), edges[0], edges[-1])
-        counts, _ = np.histogram(clipped, bins=edges, density=True)
-        axes.stairs(counts, edges, color=look(name, list(values))[0], lw=1.8, label=name)
+        counts, _ = np.histogram(np.clip(np.asarray(value), edges[0], edges[-1]), bins=edges, density=True)
+        shade = look(name, list(values))[0]
+        axes.stairs(counts, edges, color=shade, lw=1.8, ls=("-", "--", ":")[min(drawn.count(shade), 2)], label=name)
+        drawn.append(shade)
     axes.set_xlabel(label)
     axes.set_ylabel("density")
     axes.legend()
@@ -83,6 +91,20 @@ def density_panels(found: Mapping[str, Mapping[str, np.ndarray]], *, label: str)
     for axes, (title, values) in zip(drawn, found.items(), strict=True):
         densities(values, label=label, axes=axes)
         axes.set_title(title)
+    return figure
+
+
+def noise_floor(frame, columns: Mapping[str, str]):
+    """Distance to a retrained model over the label noise, one panel a column (name -> title), mean and range over
+    seeds: the original, above the floor of one more retraining where forgetting can be seen. Columns noise, model."""
+    figure, drawn = panels(len(columns), height=3.0, sharey=True)
+    for axes, (column, title) in zip(drawn, columns.items(), strict=True):
+        axes.axhline(0, color="black", lw=0.8, label="_zero")
+        for name, part in frame.groupby("model", sort=False):
+            band(axes, part, x="noise", y=column, colour=colour(name), marker=look(name)[1], label=name)
+        axes.set(xlabel="label noise", title=title)
+    drawn[0].set_ylabel("accuracy above retrained")
+    figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
