@@ -1,7 +1,7 @@
 """The audit of audits as Markdown: the matrix, what each audit missed, and what to run with how many models.
 
-From `book/benchmarks/audits.csv` (`audit.meta_matrix`) and `audits.json` (sizes, recommendation), which
-`benchmarks/audits.py` writes. Every number of the text is one of these.
+From `book/benchmarks/audits.csv`, `audits-classes.csv` (`audit.meta_matrix`) and `audits.json` (sizes, recommendation),
+which `benchmarks/audits.py` writes. Every number of the text is one of these.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import pandas as pd
 from unlearnlib.publishing.markup import grid_table, plain
 from unlearnlib.publishing.tables import estimate
 
+ORDER = ("level", "power", "false alarms", "relearnt")
 # heads of the matrix -> (measure, case); the worst case is shown of false alarms
 SHOWN = {
     "level": ("level", "retrained"),
@@ -30,23 +31,28 @@ SHOWN = {
     "temperature": ("false alarms", "retrained, temperature 2"),
     "relearnt": ("relearnt", "retrained, five relearning steps"),
 }
+OF_CLASSES = {head: where for head, where in SHOWN.items() if head != "canaries"}
+OF_CLASSES["lowered bias"] = ("power", "lowered bias")
+OF_CLASSES = dict(sorted(OF_CLASSES.items(), key=lambda one: ORDER.index(one[1][0])))
 PRINTED = ("level", "3 % left", "10 %", "25 %", "50 %")  # with their intervals
 
 
-def texts(matrix: pd.DataFrame, told: Mapping) -> dict[str, str]:
+def texts(matrix: pd.DataFrame, of_classes: pd.DataFrame, told: Mapping) -> dict[str, str]:
     """File name -> Markdown fragment."""
     return {
         "audits-sizes.md": sizes(told),
         "audits-table.md": table(matrix),
-        "audits-missed.md": missed(matrix),
+        "audits-missed.md": missed(matrix, SHOWN),
+        "audits-classes-table.md": table(of_classes),
+        "audits-classes-missed.md": missed(of_classes, OF_CLASSES),
         "audits-advice.md": advice(told),
     }
 
 
-def found(matrix: pd.DataFrame) -> pd.DataFrame:
-    """The matrix as audits and their extra models by the heads SHOWN: values."""
+def found(matrix: pd.DataFrame, heads: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """The matrix as audits and their extra models by `heads`: values."""
     wide = matrix.pivot_table(index=["audit", "extra"], columns=["measure", "case"], values="value", sort=False)
-    return pd.DataFrame({head: wide[where] for head, where in SHOWN.items()})
+    return pd.DataFrame({head: wide[where] for head, where in heads.items()})
 
 
 def sizes(told: Mapping) -> str:
@@ -72,15 +78,14 @@ def table(matrix: pd.DataFrame) -> str:
     return grid_table(["Audit", "Extra models", *PRINTED, "order", "seconds"], lines) + "\n"
 
 
-def missed(matrix: pd.DataFrame) -> str:
+def missed(matrix: pd.DataFrame, heads: Mapping[str, tuple[str, str]]) -> str:
     """For each audit at its largest number of models: residuals it finds less than half of the time, false alarms."""
     lines = []
-    values = found(matrix)
+    values = found(matrix, heads)
     for audit, part in values.groupby(level=0, sort=False):
         last = part.iloc[-1]
-        kinds = {head: SHOWN[head][0] for head in SHOWN}
-        deaf = [h for h in SHOWN if kinds[h] == "power" and last[h] < 0.5]
-        loud = [h for h in SHOWN if kinds[h] == "false alarms" and last[h] > 0.2]
+        deaf = [h for h, (kind, _) in heads.items() if kind == "power" and last[h] < 0.5]
+        loud = [h for h, (kind, _) in heads.items() if kind == "false alarms" and last[h] > 0.2]
         lines.append([plain(audit), str(part.index[-1][1]), ", ".join(deaf) or "none", ", ".join(loud) or "none"])
     return grid_table(["Audit", "Extra models", "Missed more often than not", "False alarms above 20 %"], lines) + "\n"
 

@@ -49,8 +49,8 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
     performance = folder / PERFORMANCE.name
     grown, profile = folder / "growth.json", folder / "operations.json"
     records = {path: pd.read_csv(path) for path in sorted(folder.glob("01-*.csv"))}
-    matrix, told = folder / "audits.csv", folder / "audits.json"
-    audits = audited.texts(pd.read_csv(matrix), json.loads(told.read_text())) if told.exists() else {}
+    matrices, told = [folder / f"{name}.csv" for name in ("audits", "audits-classes")], folder / "audits.json"
+    audits = audited.texts(*map(pd.read_csv, matrices), json.loads(told.read_text())) if told.exists() else {}
     return audits | {
         "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else _NOTHING,
         "operations-table.md": operations(json.loads(profile.read_text())) if profile.exists() else _NOTHING,

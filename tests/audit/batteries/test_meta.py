@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from unlearnlib import audit
-from unlearnlib.audit.batteries.panel import PANEL, Instrument, Seen, predicted
+from unlearnlib.audit.batteries.panel import PANEL
+from unlearnlib.audit.batteries.seen import Instrument, Seen, predicted
 from unlearnlib.audit.known_answers.residuals import interpolated, phantom_world, pruned, quantised, relearned, world
 from unlearnlib.data import loading
 from unlearnlib.data.examples import Examples
