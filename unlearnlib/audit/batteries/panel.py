@@ -67,7 +67,7 @@ def _one_run(one: Seen, references: Sequence[Seen]) -> Found:
     """Gaussian one-run test: log-odds of planted labels among the wrong ones, canaries in against test pictures out.
 
     The labels of those left out are drawn as those of the canaries were. Where the scores contradict the model of the
-    bound it is withheld, and nothing is rejected.
+    bound, or do not differ on one side, it is withheld, and nothing is rejected.
     """
     world, rng = one.world, numpy_generator(0, "labels of canaries that were left out")
     z, truth = one.answers.test, world.labels["test"]
@@ -75,6 +75,8 @@ def _one_run(one: Seen, references: Sequence[Seen]) -> Found:
     chosen = world.canaries
     inside = _odds(one.answers.forget[chosen], world.true_labels[chosen], world.labels["forget"][chosen])
     scores, coins = sides(inside, _odds(z, truth, drawn))
+    if min(np.ptp(scores[coins]), np.ptp(scores[~coins])) < 1e-9:
+        return 0.0, 1.0
     found, sizes = gaussian_one_run(scores, coins), (coins.sum(), (~coins).sum())
     statistic = found.estimate * math.sqrt(sizes[0] * sizes[1] / len(coins))
     return found.estimate, float(t.sf(statistic, len(coins) - 2)) if found.valid else 1.0
