@@ -1,7 +1,8 @@
-"""The audit of audits as Markdown: the matrix, what each audit missed, and what to run with how many models.
+"""The audit of audits as Markdown: the matrices, what each audit missed, and what to run with how many models.
 
 From `book/benchmarks/audits.csv`, `audits-classes.csv` (`audit.meta_matrix`) and `audits.json` (sizes, recommendation),
-which `benchmarks/audits.py` writes. Every number of the text is one of these.
+which `benchmarks/audits.py` writes, and `audits-cifar10.json` of `benchmarks/audits_cifar.py`. Every number of
+the text is one of these.
 """
 
 from collections.abc import Mapping
@@ -34,17 +35,16 @@ SHOWN = {
 OF_CLASSES = {head: where for head, where in SHOWN.items() if head != "canaries"}
 OF_CLASSES["lowered bias"] = ("power", "lowered bias")
 OF_CLASSES = dict(sorted(OF_CLASSES.items(), key=lambda one: ORDER.index(one[1][0])))
+NONE = "No results file is here yet.\n"
 PRINTED = ("level", "3 % left", "10 %", "25 %", "50 %")  # with their intervals
 
 
-def texts(matrix: pd.DataFrame, of_classes: pd.DataFrame, told: Mapping) -> dict[str, str]:
+def texts(matrix: pd.DataFrame, told: Mapping) -> dict[str, str]:
     """File name -> Markdown fragment."""
     return {
         "audits-sizes.md": sizes(told),
         "audits-table.md": table(matrix),
         "audits-missed.md": missed(matrix, SHOWN),
-        "audits-classes-table.md": table(of_classes),
-        "audits-classes-missed.md": missed(of_classes, OF_CLASSES),
         "audits-advice.md": advice(told),
     }
 
@@ -114,3 +114,38 @@ def advice(told: Mapping) -> str:
         "it also rejects, retrained and then",
     ]
     return grid_table(head, lines) + "\n"
+
+
+def of_classes(matrix: pd.DataFrame | None, told: Mapping | None) -> dict[str, str]:
+    """The fragments of the audits of class requests."""
+    if matrix is None:
+        return dict.fromkeys(("audits-classes-sizes.md", "audits-classes-table.md", "audits-classes-missed.md"), NONE)
+    made = (told or {}).get("classes")
+    cost = f"{made['trained']:,} networks trained, {made['audited']:,} models audited, " if made else ""
+    minutes = f"{made['seconds'] / 60:.1f} core-minutes." if made else ""
+    return {
+        "audits-classes-sizes.md": f"{cost}{minutes}\n",
+        "audits-classes-table.md": table(matrix),
+        "audits-classes-missed.md": missed(matrix, OF_CLASSES),
+    }
+
+
+def of_pool(told: Mapping | None) -> str:
+    """The audits on phantoms of a pool: sizes, and rejections by share left, in percent."""
+    if told is None:
+        return NONE
+    low, high = told["test_accuracy"]
+    lines = []
+    for line in told["audits"]:
+        shown = [
+            f"{100 * value:.0f}" if low is None else estimate(100 * value, 100 * low, 100 * high)
+            for value, low, high in line["rejected"]
+        ]
+        lines.append([plain(line["audit"]), line["of"], *shown, f"{line['order']:.2f}"])
+    shares = [f"{100 * share:g} % left" if share else "level" for share in told["shares"]]
+    return (
+        f"{told['models']} networks of test accuracy {low:.3f} to {high:.3f}, {told['targets']:,} targets,"
+        f" {told['splits']} splits at each share. Between targets that a network saw and that it never saw, the margin"
+        f" has an area of {told['exposure']:.3f}: that is all that there is to find. {told['seconds']} CPU seconds."
+        f"\n\n{grid_table(['Audit', 'Judges', *shares, 'order'], lines)}\n"
+    )
