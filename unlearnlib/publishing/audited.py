@@ -145,7 +145,8 @@ def of_pool(told: Mapping | None) -> str:
     shares = [f"{100 * share:g} % left" if share else "level" for share in told["shares"]]
     return (
         f"{told['models']} networks of test accuracy {low:.3f} to {high:.3f}, {told['targets']:,} targets,"
-        f" {told['splits']} splits at each share. Between targets that a network saw and that it never saw, the margin"
-        f" has an area of {told['exposure']:.3f}: that is all that there is to find. {told['seconds']} CPU seconds."
+        f" {told['splits']} splits at each share, {told['splits_of_klom']} for KLoM. Between targets"
+        f" that a network saw and that it never saw, the margin has an area of {told['exposure']:.3f}: that is all that"
+        f" there is to find. {told['seconds']} CPU seconds."
         f"\n\n{grid_table(['Audit', 'Judges', *shares, 'order'], lines)}\n"
     )
