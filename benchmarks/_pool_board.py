@@ -18,8 +18,10 @@ uncertain. Both are mended by the jackknife: model m gets
 and mean and standard error of k_m over m estimate KLoM and its error, the bias of order 1 / M removed (so that k_m may
 be negative).
 
-*The null*: half of the models that never saw x stand in for those that forgot it, and are compared with the other half.
 All models are asked to forget all targets that they saw, so one retraining, on the rest, is the retrained model of all.
+
+*The null*: half of the models that never saw x, the retrained ones among them, stand in for those that forgot it, and
+are compared with the other half. With eight models and two retrained ones that is three against three.
 """
 
 import json
@@ -36,6 +38,7 @@ from unlearnlib.audit.verdicts.tidy import COLUMNS, Estimate, row
 from unlearnlib.seeding import numpy_generator
 
 ARCH = "whitened, 64-128-256"
+PART = "retrain, in part"  # one pass over what the budget pays for, from new weights
 
 
 def answers(folder: Path, prefix: str, models) -> tuple[np.ndarray, np.ndarray, list[dict]]:
@@ -65,7 +68,7 @@ def rows_of(label: str, scores, right, originals, unseen, state, facts, tags: di
     forgot, never = state == FORGET, state == NEVER
     whole = klom_each(scores, originals, forgot, never).mean()
     made = []
-    for m in range(models):
+    for m, seed in enumerate(tags["seeds"]):
         used, others = ~np.isnan(attack.scores[m]), np.arange(models) != m
         area = roc(attack.scores[m][used], attack.is_member[m][used]).auc
         less = klom_each(scores[others], originals[others], forgot[others], never[others]).mean()
@@ -82,7 +85,7 @@ def rows_of(label: str, scores, right, originals, unseen, state, facts, tags: di
             (Estimate("accuracy", "util", "retain", "RA", facts[m]["retain"]), reference["retain"]),
         ]
         for estimate, wanted in estimates:
-            line = row(estimate, tags={**tags["columns"], "method": label, "seed_train": m})
+            line = row(estimate, tags={**tags["columns"], "method": label, "seed_train": seed})
             line |= {"retrain_value": wanted, "gap": line["value"] - wanted}
             line["cost_frac_retrain"] = facts[m].get("cost", tags["cost"])
             made.append({**line, "budget": tags["budget"], "seconds": facts[m].get("seconds", np.nan)})
@@ -106,24 +109,29 @@ def board(folder: Path, request: str, budget: float, names, models) -> tuple[pd.
     originals, right, facts = answers(folder, "original", models)
     never = state == NEVER
     unseen = np.where(never, right, 0).sum(0) / never.sum(0)
-    retrained = [json.loads(str(np.load(path)["facts"])) for path in sorted(folder.glob(f"retrain-{request}-*.npz"))]
-    reference = {part: float(np.mean([f[part] for f in retrained])) for part in ("test", "retain")}
+    again = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(f"retrain-{request}-*.npz"))
+    retrained, retrained_right, about_retrained = answers(folder, f"retrain-{request}", again)
+    reference = {part: float(np.mean([f[part] for f in about_retrained])) for part in ("test", "retain")}
     columns = {"study": "pool", "dataset": "cifar10", "arch": ARCH, "forget_kind": request}
     columns["forget_set_id"] = f"{request}, a tenth of each model's own"
-    tags = {"columns": columns, "reference": reference, "budget": budget, "cost": 0.0}
-    null = [{**reference, "cost": 1.0}] * len(state)
+    tags = {"columns": columns, "reference": reference, "budget": budget, "cost": 0.0, "seeds": list(models)}
     made = rows_of("original", originals, right, originals, unseen, state, facts, tags)
-    made += rows_of("retrain, other seed", originals, right, originals, unseen, halves(state), null, tags)
-    told = {"original": (originals, state), "retrain, other seed": (originals, halves(state))}
+    both, both_right = np.concatenate([originals, retrained]), np.concatenate([right, retrained_right])
+    null = halves(np.concatenate([state, np.full_like(retrained, NEVER, dtype=state.dtype)]))
+    known = [{**reference, "cost": 1.0}] * len(null)
+    numbers = {**tags, "seeds": [*models, *(1000 + m for m in again)]}
+    made += rows_of("retrain, other seed", both, both_right, both, unseen, null, known, numbers)
+    told = {"original": (originals, originals, state), "retrain, other seed": (both, both, null)}
     for name in names:
         scores, correct, about = answers(folder, f"{request}-{budget:g}-{name}", models)
-        made += rows_of(name, scores, correct, originals, unseen, state, about, tags)
-        told[name] = scores, state
-    lines = [_examples(p, columns, name, *one, originals, budget) for name, one in told.items()]
+        label = PART if name == "retrain" else name
+        made += rows_of(label, scores, correct, originals, unseen, state, about, tags)
+        told[label] = scores, originals, state
+    lines = [_examples(p, columns, name, *one, budget) for name, one in told.items()]
     return pd.DataFrame(made)[[*COLUMNS, "budget", "seconds"]], pd.concat(lines, ignore_index=True)
 
 
-def _examples(p, columns: dict, name: str, scores, state, originals, budget: float) -> pd.DataFrame:
+def _examples(p, columns: dict, name: str, scores, originals, state, budget: float) -> pd.DataFrame:
     """(mean forgotten - mean never seen) / spread, and KLoM, for each target."""
     forgot, never = state == FORGET, state == NEVER
     (mu_u, v_u), (mu_o, v_o) = _moments(scores, forgot), _moments(originals, never)

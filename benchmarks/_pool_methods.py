@@ -80,7 +80,12 @@ class Request:
 
 
 def taught(method: str, hyperparameters: dict) -> dict:
-    """With the augmentation and label smoothing of the training recipe, and one size of batch, where it takes them."""
+    """With the augmentation and label smoothing of the training recipe, and one size of batch, where it takes them.
+
+    Retraining, the control that every budget needs, makes one pass over what the budget pays for.
+    """
+    if method == "retrain":
+        return {"recipe": dataclasses.replace(recipe(), epochs=1)}
     chosen, known = registry.find(method), {f.name for f in dataclasses.fields(registry.find(method).config)}
     shared = {"augment": recipe().augment, "label_smoothing": recipe().label_smoothing} if chosen.taught else {}
     shared |= {"batch_size": BATCH} if "batch_size" in known else {}

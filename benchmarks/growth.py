@@ -13,7 +13,6 @@ Last, the curves are drawn to book/_static/growth.svg.
 
 import io
 import json
-import multiprocessing
 import os
 import re
 import sys
@@ -22,7 +21,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "benchmarks")]  # holds a coverage.py
+sys.path.insert(0, str(ROOT))
+from _machine import alone, peak_memory  # noqa: E402
+
 RESULTS = ROOT / "book/benchmarks/growth.json"
 BASE = {"pictures": 10_000, "parameters": 100_000, "share": 0.01, "models": 64}
 SIZES = {
@@ -120,38 +121,23 @@ def deleting(what: str, size: dict):
     return lambda: learner.forget([3])
 
 
-def point(what: str, size: dict, out) -> None:
-    """Seconds and megabytes of one point, into the pipe `out`."""
+def point(what: str, size: dict) -> tuple[float, float]:
+    """Seconds and megabytes of one point."""
     prepare = (
         unlearning if what in METHODS else auditing if CURVES[what][0] == "models" or "attack" in what else deleting
     )
     work = prepare(what, size)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
-    before, started = memory("VmRSS"), time.process_time()
-    work()
-    seconds = time.process_time() - started
-    out.send((seconds, memory("VmHWM") - before))
-
-
-def memory(kind: str) -> float:
-    """Megabytes of this process, as Linux counts them."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
-    return int(line.split()[1]) / 1024
+    started = time.process_time()
+    needed = peak_memory(work)
+    return time.process_time() - started, needed
 
 
 def measured(what: str, size: dict) -> tuple[float, float]:
     """`point` in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=point, args=(what, size, theirs))
-    process.start()
-    theirs.close()
     try:
-        return ours.recv()
+        return alone(point, what, size, start="spawn")
     except EOFError:
         raise SystemExit(f"{what} at {size} failed: see the traceback above") from None
-    finally:
-        process.join()
 
 
 def drawn(found: list[dict]) -> None:

@@ -20,8 +20,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-ROOT, HERE = Path(__file__).resolve().parents[1], Path(__file__).resolve().parent
-sys.path[:] = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != HERE), str(HERE)]  # last: it has a coverage.py
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 from _machine import ENVIRONMENT, machine  # noqa: E402
 
 from unlearnlib.publishing.bookkeeping import PINS, pin_numerics  # noqa: E402

@@ -16,13 +16,12 @@ divide the forget set, since the loop's mask is a sum over batches and ours one 
 
 import copy
 import ctypes
-import multiprocessing
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _machine import alone, peak_memory
 from _ratios import cpu_seconds, row
 from PIL import Image
 from scipy.sparse.linalg import LinearOperator, cg
@@ -225,31 +224,15 @@ def distance(start: nn.Module, ours: nn.Module, loop: nn.Module) -> float:
     return float(torch.linalg.vector_norm(weights(ours) - weights(loop)) / way)
 
 
-def _megabytes(kind: str) -> float:
-    found = next(part for part in Path("/proc/self/status").read_text().splitlines() if part.startswith(kind))
-    return int(found.split()[1]) / 1024
-
-
-def _peak(name: str, contender: str, out) -> None:
+def _peak(name: str, contender: str) -> float:
     call = prepared(name, trained=False)[1][contender]
     ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that what the work needs is seen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _megabytes("VmRSS")
-    call()
-    out.send(_megabytes("VmHWM") - before)
+    return peak_memory(call)
 
 
 def peak(name: str, contender: str) -> float:
     """Megabytes that the work of one contender needs, in a process of its own."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
-    process = context.Process(target=_peak, args=(name, contender, there))
-    process.start()
-    there.close()
-    try:
-        return here.recv()
-    finally:
-        process.join()
+    return alone(_peak, name, contender, start="fork")
 
 
 def run(repeats: int = 3) -> list[dict]:

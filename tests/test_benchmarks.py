@@ -1,6 +1,7 @@
 """The runner of the benchmarks: rows replaced by script, files whole or not at all, verdicts by the goal."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import sys
@@ -30,6 +31,18 @@ def test_every_script_has_a_run_that_takes_repeats(bench):
         tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
         runs = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run"]
         assert [argument.arg for argument in runs[0].args.args] == ["repeats"], name
+
+
+def test_no_script_hides_an_installed_package():
+    """A script's folder comes first on the path, so that `import coverage` within a package would find the script."""
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"__main__"}
+    assert not scripts & ({*sys.stdlib_module_names} | set(importlib.metadata.packages_distributions()))
+
+
+def test_peak_memory_is_what_the_work_holds_at_once(bench):
+    from _machine import peak_memory
+
+    assert 60 < peak_memory(lambda: bytes(b"1" * (64 << 20))) < 140
 
 
 def test_rows_of_a_script_replace_its_old_rows_and_leave_the_others(bench):

@@ -3,12 +3,11 @@
 A command is one line of the table below. Only the module of the command that is asked for is imported.
 """
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
-from unlearnlib import __version__
+from unlearnlib import __version__, _names
 from unlearnlib._commands import carried_out, one_line
 
 PROGRAM = "unlearn"
@@ -58,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     known = {command: home for group in COMMANDS.values() for command, (home, _) in group.items()}
     if name not in known:
-        near = difflib.get_close_matches(name[:40], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        print(f"{PROGRAM}: no command {one_line(name, 40)!r}: {hint}", file=sys.stderr)
+        print(f"{PROGRAM}: no command {one_line(name, 40)!r}: {_names.hint(name, known, 'there are')}", file=sys.stderr)
         return 2
     return carried_out(lambda: importlib.import_module(known[name]).command([name, *rest]), PROGRAM)
 

@@ -91,6 +91,14 @@ def test_requests_make_boards_of_their_own_and_read_well():
     assert boards.in_words("mislabelled:0.01") == "mislabelled 1 %" and boards.in_words("odd") == "odd"
 
 
+def test_a_trial_on_small_pictures_stands_behind_every_ranked_board():
+    trial = board_rows.rows(request="class:3").assign(file="quick.parquet", study=boards.QUICK)
+    larger = board_rows.rows(seeds=3).assign(file="a.parquet")
+    found = boards.boards(pd.concat([trial, larger]))
+    assert [(board["trial"], board["request"]) for board in found] == [(False, "random 10 %"), (True, "one class (3)")]
+    assert found[0]["rows"] < found[1]["rows"]
+
+
 def test_budgets_are_lines_of_their_own_and_baselines_stand_once():
     """One file a budget, each with the baselines once more: as pools of large networks are kept."""
     rows = pd.concat([board_rows.rows().assign(budget=share) for share in (0.02, 0.1)]).assign(file="a.parquet")

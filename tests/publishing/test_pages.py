@@ -125,15 +125,9 @@ def test_pages_are_generated_from_what_is_committed_and_rewritten_only_if_they_c
     notebooks.write_text("notebooks/b.partial.ipynb", "half a page")
     Path("book/timings.json").write_text(json.dumps({"notebooks/a.ipynb": 2}))
     written = pages.generate()
-    tables = [
-        "performance-table.md",
-        "operations-table.md",
-        "growth-table.md",
-        "laboratory-table.md",
-        "recipes-table.md",
-    ]
+    tables = ["performance-table.md", "operations-table.md", "growth-table.md"]
     names = [p.name for p in written]
-    assert names[:8] == ["claims.md", "status.md", "methods.md", *tables]
+    assert names[:6] == ["claims.md", "status.md", "methods.md", *tables]
     assert {"board.html", "board-ranks.md", "results.csv", "results.parquet", "datapackage.json"} < set(names)
     assert all(p.exists() for p in written) and not any(name.startswith("guide-ret") for name in names)
     assert "never run by the runner" in Path("book/generated/status.md").read_text()

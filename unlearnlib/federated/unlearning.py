@@ -1,12 +1,12 @@
 """The methods by name: what each takes, which requests it can answer, and its refusals."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
+from unlearnlib import _names
 from unlearnlib.federated.ascent import Ascent, ascent
 from unlearnlib.federated.distil import Distil, distil
 from unlearnlib.federated.eraser import Eraser, eraser
@@ -44,18 +44,7 @@ METHODS = {
 
 def configure(by: str, **options):
     """The hyper-parameters of a method. Raises ValueError naming the nearest method or hyper-parameter."""
-    if by not in METHODS:
-        near = difflib.get_close_matches(str(by), METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(METHODS)}"
-        raise ValueError(f"unknown unlearning method {by!r} for federations: {hint}")
-    config = METHODS[by].config
-    known = [f.name for f in dataclasses.fields(config)]
-    for given in options:
-        if given not in known:
-            near = difflib.get_close_matches(given, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise ValueError(f"{by} has no hyper-parameter {given!r}: {hint}")
-    return config(**options)
+    return _names.configured(by, _names.entry(by, METHODS, "unlearning method", "for federations").config, options)
 
 
 def methods() -> pd.DataFrame:

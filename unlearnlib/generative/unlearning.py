@@ -5,7 +5,6 @@ its equation, its source and where it departs from it. Defaults were chosen on s
 """
 
 import dataclasses
-import difflib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unlearnlib import seeding
+from unlearnlib import _names, seeding
 from unlearnlib.data.examples import Split
 from unlearnlib.generative import (
     cascade,
@@ -32,7 +31,7 @@ from unlearnlib.methods.records import Cost
 from unlearnlib.methods.registry import Run, Unlearned
 from unlearnlib.training.loop import check_finite
 from unlearnlib.training.modes import training_mode
-from unlearnlib.training.renewal import copied
+from unlearnlib.training.renewal import copied, restore
 
 LOSS, DENOISER = ("loss",), ("loss", "noised", "predict", "parts")
 DRAWS = ("loss", "bound", "noise", "sample")
@@ -95,25 +94,13 @@ METHODS = {
 }
 
 
-def _near(name, known, said: str) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"{said} {', '.join(known)}"
-
-
 def _method(name: str) -> Method:
-    if name not in METHODS:
-        raise ValueError(f"unknown unlearning method {name!r} for samplers: {_near(name, METHODS, 'known are')}")
-    return METHODS[name]
+    return _names.entry(name, METHODS, "unlearning method", "for samplers")
 
 
 def configure(name: str, **hyperparameters):
     """The hyper-parameters of a method. Raises ValueError naming the nearest method or hyper-parameter."""
-    config = _method(name).config
-    known = [f.name for f in dataclasses.fields(config)]
-    for given in hyperparameters:
-        if given not in known:
-            raise ValueError(f"{name} has no hyper-parameter {given!r}: {_near(given, known, 'it takes')}")
-    return config(**hyperparameters)
+    return _names.configured(name, _method(name).config, hyperparameters)
 
 
 def published(name: str, kind: str = "diffusion") -> dict[str, float]:
@@ -180,12 +167,7 @@ def unlearn(
     run = Run(seed, given=given)
     with seeding.isolated(seed, "method"), training_mode(working), torch.enable_grad():
         made = METHODS[name].function(working, parts, config, run)
-    for new, old in zip(made.modules(), sampler.modules(), strict=True):
-        new.training = old.training
-    for p, p0 in zip(made.parameters(), sampler.parameters(), strict=True):
-        p.requires_grad_(p0.requires_grad)
-        p.grad = None
-    check_finite(made)
+    check_finite(restore(made, sampler))
     return Unlearned(made, Cost.of(run.tally, time.perf_counter() - started), None, name, config, seed)
 
 

@@ -9,7 +9,6 @@ and moves only the blocks up to it. Defaults were chosen on worlds that no page 
 """
 
 import dataclasses
-import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from unlearnlib import seeding
+from unlearnlib import _names, seeding
 from unlearnlib.language import losses
 from unlearnlib.language.model import answer_nll, batches, check_texts
 from unlearnlib.language.texts import Texts, TextSplit
 from unlearnlib.methods.records import Cost
 from unlearnlib.methods.registry import Run, Unlearned
 from unlearnlib.training.loop import check_finite
-from unlearnlib.training.renewal import copied
+from unlearnlib.training.renewal import copied, restore
 
 
 @dataclass(frozen=True)
@@ -207,18 +206,8 @@ METHODS = {
 
 def configure(name: str, **hyperparameters):
     """The hyper-parameters of a method. Raises ValueError naming the nearest method or hyper-parameter."""
-    if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(METHODS)}"
-        raise ValueError(f"unknown unlearning method {name!r} for language models: {hint}")
-    config = METHODS[name].config
-    known = [f.name for f in dataclasses.fields(config)]
-    for given in hyperparameters:
-        if given not in known:
-            near = difflib.get_close_matches(given, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise ValueError(f"{name} has no hyper-parameter {given!r}: {hint}")
-    return config(**hyperparameters)
+    method = _names.entry(name, METHODS, "unlearning method", "for language models")
+    return _names.configured(name, method.config, hyperparameters)
 
 
 def unlearn(name: str, model: nn.Module, texts: TextSplit, *, seed: int, **hyperparameters) -> Unlearned:
@@ -252,12 +241,7 @@ def unlearn(name: str, model: nn.Module, texts: TextSplit, *, seed: int, **hyper
     run = Run(seed, given=copied(model).eval())
     with seeding.isolated(seed, "method"):
         made = METHODS[name].function(working.eval(), TextSplit(texts.forget, texts.retain), config, run)
-    for (_, new), old in zip(made.named_modules(), model.modules(), strict=True):
-        new.training = old.training
-    for p, p0 in zip(made.parameters(), model.parameters(), strict=True):
-        p.requires_grad_(p0.requires_grad)
-        p.grad = None
-    check_finite(made)
+    check_finite(restore(made, model))
     return Unlearned(made, Cost.of(run.tally, time.perf_counter() - started), None, name, config, seed)
 
 

@@ -7,7 +7,6 @@ for many at once.
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import time
@@ -18,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unlearnlib import seeding
+from unlearnlib import _names, seeding
 from unlearnlib.methods import common, costs
 from unlearnlib.methods.catalogue import HOMES
 from unlearnlib.methods.records import Certificate, Cost
@@ -159,10 +158,7 @@ def find(name: str | Method) -> Method:
         return name
     if name not in _registered:
         if name not in HOMES:
-            known = [*HOMES, *_registered]
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ValueError(f"unknown unlearning method {name!r}: {hint}")
+            _names.entry(name, dict.fromkeys([*HOMES, *_registered]), "unlearning method")
         importlib.import_module(HOMES[name])
     return _registered[name]
 
@@ -170,14 +166,7 @@ def find(name: str | Method) -> Method:
 def configure(name: str, **hyperparameters):
     """The method's hyper-parameters with the given ones changed. Raises ValueError naming the nearest valid one."""
     chosen = find(name)
-    config = chosen.config
-    known = [f.name for f in dataclasses.fields(config)]
-    for given in hyperparameters:
-        if given not in known:
-            near = difflib.get_close_matches(given, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-            raise ValueError(f"{chosen.name} has no hyper-parameter {given!r}: {hint}")
-    return config(**hyperparameters)
+    return _names.configured(chosen.name, chosen.config, hyperparameters)
 
 
 def work(

@@ -6,7 +6,6 @@ guaranteed: a network that ignores the noise learns as before, and so does one t
 """
 
 import dataclasses
-import difflib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unlearnlib import seeding
+from unlearnlib import _names, seeding
 from unlearnlib.data.examples import Examples
 from unlearnlib.methods.records import Cost
 from unlearnlib.prevention import class_wise, controls, error_minimising, generator, robust
@@ -57,18 +56,7 @@ MAY_BE_ZERO = ("rounds", "learn", "descend", "ascend", "radius", "stop", "step")
 
 def configure(name: str, **hyperparameters):
     """The hyper-parameters of a method. Raises ValueError naming the nearest method or hyper-parameter."""
-    if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(METHODS)}"
-        raise ValueError(f"unknown protection {name!r:.60}: {hint}")
-    config = METHODS[name].config
-    known = [f.name for f in dataclasses.fields(config)]
-    for given in hyperparameters:
-        if given not in known:
-            near = difflib.get_close_matches(given, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
-            raise ValueError(f"{name} has no hyper-parameter {given!r}: {hint}")
-    made = config(**hyperparameters)
+    made = _names.configured(name, _names.entry(name, METHODS, "protection").config, hyperparameters)
     for field in dataclasses.fields(made):
         _check(field, getattr(made, field.name))
     return made

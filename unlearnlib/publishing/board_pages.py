@@ -19,8 +19,9 @@ plt = optional("matplotlib.pyplot")
 NONE_YET = "No results file with a ranking audit, U-LiRA or KLoM, is here yet: nothing is ranked."
 DOTS = "Error on the forget set"
 PLANNED = {
-    "cifar10-main": "CIFAR-10 at full size: every method with its budgets, five seeds",
-    "cifar10-pool": "CIFAR-10 at full size: the leading methods, audited example by example in a pool of models",
+    "cifar10-class": "CIFAR-10 at full size: one class, by the same methods",
+    "cifar100-random": "CIFAR-100 at full size: a tenth of the training pictures",
+    "imagenette-random": "Imagenette at 64 pixels: a tenth of the training pictures",
 }
 
 

@@ -24,6 +24,7 @@ from unlearnlib.publishing.figures import appearance
 from unlearnlib.studies.ranking import leaderboard
 from unlearnlib.studies.settings import NULL, ORIGINAL, RETRAIN
 
+QUICK = "quick tier"  # name of the study that tries methods on small pictures
 DIGITS = 5  # significant digits of what is sent to the page
 QUANTILES = 41
 TITLES = {  # (audit, statistic, subset) -> what the page calls it; the order is that of the page
@@ -49,7 +50,7 @@ def boards(
     level: float = 0.95,
     notes: Mapping[str, str] | None = None,
 ) -> list[dict]:
-    """All boards in the rows of `archive.results`: ranked ones first, larger ones before smaller ones.
+    """All boards in the rows of `archive.results`: ranked ones first, the quick tier last of them, larger ones first.
 
     `notes`, by file name, are shown with the boards that read the file. Raises ValueError for a line of `examples`
     whose method has no row on its board.
@@ -64,7 +65,7 @@ def boards(
     ]
     if examples is not None and len(examples):
         _add_leakage(found, examples)
-    return sorted(found, key=lambda board: (not board["ranked"], -board["rows"], board["title"]))
+    return sorted(found, key=lambda board: (not board["ranked"], board["trial"], -board["rows"], board["title"]))
 
 
 def _board(rows: pd.DataFrame, dataset: str, arch: str, request: str, level: float, notes: Mapping[str, str]) -> dict:
@@ -95,6 +96,7 @@ def _board(rows: pd.DataFrame, dataset: str, arch: str, request: str, level: flo
         "request": in_words(request),
         "files": list(dict.fromkeys(rows["file"])),
         "rows": len(rows),
+        "trial": bool((rows["study"] == QUICK).all()),
         "notes": [notes[name] for name in used],
         "ranked": ranking is not None,
         "why": why,

@@ -1,4 +1,4 @@
-"""Tables of what was measured on large runs: the benchmarks' ratios, and the laboratory of `book/benchmarks`.
+"""Tables of what the scripts below `benchmarks/` measured: ratios, operations, growth, and the audit of audits.
 
 They are Markdown fragments below `book/generated`, which pages of the book include. Nothing is measured here.
 """
@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearnlib.audit.verdicts.scoreboard import scoreboard
 from unlearnlib.publishing import audited
 from unlearnlib.publishing.markup import grid_table, plain
-from unlearnlib.publishing.tables import estimate
-from unlearnlib.studies.runs import summary
 
 FOLDER = Path("book/benchmarks")
 PERFORMANCE = FOLDER / "performance.json"
@@ -36,19 +33,12 @@ _DONE = {  # operation of the profiler -> what was done about it
     "aten::div": _BYTES,
 }
 _NOTHING = "Nothing has been measured yet."
-_SHOWN = {
-    "retain accuracy": ("accuracy", "retain", "RA"),
-    "forget accuracy": ("accuracy", "forget", "1 - UA"),
-    "test accuracy": ("accuracy", "test", "TA"),
-    "attack AUC": ("loss rank", "forget", "AUC"),
-}
 
 
 def texts(folder: Path = FOLDER) -> dict[str, str]:
     """File name -> Markdown of the tables that the files below `folder` allow."""
     performance = folder / PERFORMANCE.name
     grown, profile = folder / "growth.json", folder / "operations.json"
-    records = {path: pd.read_csv(path) for path in sorted(folder.glob("01-*.csv"))}
     matrix, classes = (_table(folder / f"{name}.csv") for name in ("audits", "audits-classes"))
     told, pool = (_json(folder / f"{name}.json") for name in ("audits", "audits-cifar10"))
     audits = {} if matrix is None or told is None else audited.texts(matrix, told)
@@ -57,8 +47,6 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
         "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else _NOTHING,
         "operations-table.md": operations(json.loads(profile.read_text())) if profile.exists() else _NOTHING,
         "growth-table.md": growth(json.loads(grown.read_text())) if grown.exists() else _NOTHING,
-        "laboratory-table.md": laboratory(list(records.values())),
-        "recipes-table.md": recipes(list(records.values())),
     }
 
 
@@ -112,32 +100,6 @@ def exponent(curve: pd.DataFrame, least: float = 0.05) -> str:
     if len(long) < 3:
         return ""
     return f"{np.polyfit(np.log(long['size']), np.log(long['seconds']), 1)[0]:.2f}"
-
-
-def laboratory(records: Sequence) -> str:
-    """Original, retrained and unlearned models on every data set and request: means over seeds and their intervals."""
-    lines = []
-    for rows in records:
-        first = rows.iloc[0]
-        request = str(first["forget_set_id"]).partition(", seed")[0]
-        for row in scoreboard(summary(rows), _SHOWN).to_dict("records"):
-            found = [estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in _SHOWN]
-            cost = "" if row["method"] == "original" else f"{row['cost']:.2f}"
-            lines.append([str(first["dataset"]), request, row["method"], *found, cost])
-    return grid_table(["Data", "Request", "Model", *_SHOWN, "cost"], lines) + "\n" if lines else _NOTHING
-
-
-def recipes(records: Sequence) -> str:
-    """Accuracy of the original models, one line a data set: what its recipe reaches over the training seeds."""
-    lines: dict[str, list[str]] = {}
-    for rows in records:
-        found = rows[(rows["method"] == "original") & (rows["audit"] == "accuracy")]
-        by_statistic = summary(found).set_index("statistic")
-        means = [by_statistic.loc[what, ["value", "value_lo", "value_hi"]] for what in ("RA", "TA")]
-        name, seeds = str(rows["dataset"].iloc[0]), found["seed_train"].nunique()
-        lines.setdefault(name, [name, str(rows["arch"].iloc[0]), *(estimate(*mean) for mean in means), str(seeds)])
-    head = ["Data", "Network", "Accuracy on the retain set", "Accuracy on the test set", "Seeds"]
-    return grid_table(head, list(lines.values())) + "\n" if lines else _NOTHING
 
 
 def _short(number: float) -> str:

@@ -15,6 +15,7 @@ from unlearnlib.publishing import (
     boards,
     bookkeeping,
     cards,
+    guarantees,
     guide,
     measured,
     notebooks,
@@ -112,6 +113,7 @@ def generate(folder: Path = FOLDER) -> list[Path]:
     made_by = archive.commands() | by_page
     found = boards.boards(rows, lines, notes=_notes(states))
     texts |= board_pages.texts(found, rows, made_by, by_page)
+    texts |= guarantees.texts(rows)
     texts |= guide.texts(pages, found) if guide.PAGE.exists() else {}
     for name, text in texts.items():
         if notebooks.fetch(folder / name) != text:

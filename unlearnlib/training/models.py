@@ -3,7 +3,6 @@
 Every network takes pixels [B, C, H, W] in the units of the data set and returns logits [B, classes].
 """
 
-import difflib
 import inspect
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from unlearnlib import seeding
+from unlearnlib import _names, seeding
 from unlearnlib.data.doors import pixels
 from unlearnlib.training import doors
 from unlearnlib.training.modes import device_of, evaluating, owned, passing, training_mode
@@ -83,8 +82,7 @@ def build(name: str, dataset, *, seed: int = 0, **options) -> nn.Module:
     cannot take pictures of this size or answers more than logits (in train mode too, as googlenet does).
     """
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1) or ["cnn"]
-        raise ValueError(f"unknown model {name!r}: did you mean {near[0]!r}? models.names() lists all")
+        raise ValueError(f"unknown model {name!r:.60}: {_names.hint(name, names())}; models.names() lists all")
     known = _options(name)
     for option in options:
         if option not in known:

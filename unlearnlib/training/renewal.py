@@ -47,6 +47,16 @@ def without_graphs(model: nn.Module) -> nn.Module:
     return model
 
 
+def restore(made: nn.Module, model: nn.Module) -> nn.Module:
+    """`made`, in place, with the modes and trainable flags of `model`, whose modules it has, and without gradients."""
+    for new, old in zip(made.modules(), model.modules(), strict=True):
+        new.training = old.training
+    for p, p0 in zip(made.parameters(), model.parameters(), strict=True):
+        p.requires_grad_(p0.requires_grad)
+        p.grad = None
+    return made
+
+
 def hooked(module: nn.Module) -> bool:
     """Whether somebody's code runs before or after this module."""
     return any(getattr(module, name, None) for name in _HOOKS)

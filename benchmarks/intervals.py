@@ -3,7 +3,7 @@
 Each row is the share of repetitions in which an interval that states 95% holds the truth (or, for the certified bounds
 and the verdict, what its name says), with the Clopper-Pearson limits of that share. The quick versions are tests.
 
-    python benchmarks coverage
+    python benchmarks intervals
 """
 
 import numpy as np
