@@ -12,16 +12,20 @@ from unlearnlib.audit.statistics.state import FORGET, NEVER, state_matrix
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def tables():
+def loaded(name: str):
     sys.path.insert(0, str(FOLDER))
     try:
-        found = importlib.util.spec_from_file_location("_pool_board", FOLDER / "_pool_board.py")
+        found = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
         module = importlib.util.module_from_spec(found)
         found.loader.exec_module(module)
         return module
     finally:
         sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return loaded("_pool_board")
 
 
 def rows(tables, shift: float, seed: int = 0):
@@ -51,3 +55,13 @@ def test_the_null_uses_models_that_never_saw_an_example_and_no_others(tables):
     halves = tables.halves(state)
     assert (state[halves != 0] == NEVER).all()
     assert ((halves == FORGET).sum(0) == 2).all() and ((halves == NEVER).sum(0) == 2).all()
+
+
+def test_a_phantom_forgets_with_networks_that_saw_for_its_share_alone():
+    seen = state_matrix(8, 4000, states=("forget", "never"), seed=2).state != NEVER
+    for share in (0.0, 0.3, 1.0):
+        roles = loaded("audits_cifar").phantom(seen, share, np.random.default_rng(0))
+        assert not seen[roles == NEVER].any()
+        assert ((roles == FORGET).sum(0) == 2).all() and ((roles == NEVER).sum(0) == 2).all()
+        knew = np.where(roles == FORGET, seen, 0).sum(0)
+        assert set(knew) <= {0, 2} and np.mean(knew == 2) == pytest.approx(share, abs=0.03)

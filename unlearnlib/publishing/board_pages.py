@@ -34,6 +34,7 @@ def texts(found: Sequence[Mapping], rows, made_by: Mapping[str, str], pages: Col
         "board-files.md": listed(rows, made_by, pages),
         "board-columns.md": columns(),
     }
+    made["board-proxies.md"] = proxies(ranked)
     made["board-ranks.md"] = NONE_YET + "\n" if not ranked else _ranked(ranked)
     made["board-costs.md"] = _explored(found, "board-costs")
     made["guide-costs.md"] = _explored(ranked, "guide-costs", stays=True)
@@ -129,6 +130,32 @@ def ranking(board: Mapping) -> str:
         lines.append([rank, plain(line["method"]), "n/a" if score is None else f"{score:.2f}", damage, cost])
     head = ["Rank", "Method", "Score", "Test accuracy, less retraining's", "Cost, of a retraining"]
     return grid_table(head, lines)
+
+
+def proxies(found: Sequence[Mapping]) -> str:
+    """What cheaper numbers say of the ranking, for the first board that has any: a sentence and a folded table."""
+    board = next((b for b in found if b["proxies"]), None)
+    if board is None:
+        return "No ranked board has another audit beside the two that rank.\n"
+    known = [p for p in board["proxies"] if None not in p["correlation"]]
+    above, below = ([p for p in known if side * p["correlation"][i] > 0] for side, i in ((1, 1), (-1, 2)))
+    best = f" The nearest is {plain(_measure(known[0]))}: {estimate(*known[0]['correlation'])}." if known else ""
+    lines = [[plain(_measure(p)), p["subset"], estimate(*_ends(p)), str(p["methods"])] for p in board["proxies"]]
+    head = ["Cheaper number", "On", "Rank correlation with the score", "Methods"]
+    table = grid_table(head, lines)
+    return (
+        f"On {plain(board['title'])}: of {len(lines)} cheaper numbers, {len(above)} have an interval above 0,"
+        f" {len(below)} below it, and {len(lines) - len(above) - len(below)} are not decided, each by"
+        f" itself.{best}\n\n````{{dropdown}} All of them\n{table}\n````\n"
+    )
+
+
+def _measure(proxy: Mapping) -> str:
+    return f"{proxy['audit']}, {proxy['statistic']}"
+
+
+def _ends(proxy: Mapping) -> list[float]:
+    return [float("nan") if end is None else end for end in proxy["correlation"]]
 
 
 def _explored(found: Sequence[Mapping], name: str, *, stays: bool = False) -> str:

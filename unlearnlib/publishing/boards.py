@@ -106,8 +106,16 @@ def _board(rows: pd.DataFrame, dataset: str, arch: str, request: str, level: flo
         "quantile": _number(_student(0 if ranking is None else len(ranking.seeds), level)),
         "lines": lines,
         "estimates": _estimates(rows, methods, level),
+        "proxies": [] if ranking is None else _proxies(ranking.proxies),
         "leakage": [],
     }
+
+
+def _proxies(found: pd.DataFrame) -> list[dict]:
+    """What each cheaper audit says of the ranking: audit, statistic, subset, correlation with limits, methods."""
+    ends = [_numbers(line) for line in found[["correlation", "low", "high"]].to_numpy()]
+    named = found[["audit", "statistic", "subset", "methods"]].to_dict("records")
+    return [{**name, "correlation": end} for name, end in zip(named, ends, strict=True)]
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:

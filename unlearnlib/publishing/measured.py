@@ -39,13 +39,23 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
     """File name -> Markdown of the tables that the files below `folder` allow."""
     performance = folder / PERFORMANCE.name
     grown, profile = folder / "growth.json", folder / "operations.json"
-    matrix, told = folder / "audits.csv", folder / "audits.json"
-    audits = audited.texts(pd.read_csv(matrix), json.loads(told.read_text())) if told.exists() else {}
+    matrix, classes = (_table(folder / f"{name}.csv") for name in ("audits", "audits-classes"))
+    told, pool = (_json(folder / f"{name}.json") for name in ("audits", "audits-cifar10"))
+    audits = {} if matrix is None or told is None else audited.texts(matrix, told)
+    audits |= audited.of_classes(classes, told) | {"audits-pool.md": audited.of_pool(pool)}
     return audits | {
         "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else _NOTHING,
         "operations-table.md": operations(json.loads(profile.read_text())) if profile.exists() else _NOTHING,
         "growth-table.md": growth(json.loads(grown.read_text())) if grown.exists() else _NOTHING,
     }
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    return pd.read_csv(path) if path.exists() else None
+
+
+def _json(path: Path) -> dict | None:
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def ratios(results: Mapping) -> str:

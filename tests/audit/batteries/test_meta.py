@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from unlearnlib import audit
-from unlearnlib.audit.batteries.panel import PANEL, Instrument, Seen, predicted
+from unlearnlib.audit.batteries.class_panel import CLASS_PANEL
+from unlearnlib.audit.batteries.panel import PANEL
+from unlearnlib.audit.batteries.seen import Instrument, Seen, predicted
 from unlearnlib.audit.known_answers.residuals import interpolated, phantom_world, pruned, quantised, relearned, world
 from unlearnlib.data import loading
 from unlearnlib.data.examples import Examples
@@ -143,3 +145,24 @@ def test_errors_at_the_door(phantoms, small):
     ):
         with pytest.raises(ValueError, match=says):
             call()
+
+
+def test_a_class_that_is_only_unnamed_is_found_by_audits_that_look_past_the_answer():
+    ds = loading.load("digits")
+    build = models.build("mlp", ds).architecture.initialised
+    recipe = Recipe(epochs=8, batch_size=64, lr=5e-3)
+    made = world(ds.train, ds.test, build, recipe, label=3, models=4, references=16, seed=0)
+    assert set(made.labels["forget"]) == {3} and not made.canaries.any()
+    assert "canaries kept" not in [case.name for case in made.cases]
+    matrix = audit.meta_matrix(audit.meta_evaluation([made], budgets=(16,), panel=CLASS_PANEL))
+    for name in ("prototypical relearning", "alignment with the original"):
+        assert share(matrix, name, "lowered bias") == 1 and share(matrix, name, "identity") == 1
+        assert share(matrix, name, "retrained") < 0.5
+    assert share(matrix, "forget accuracy", "identity") == 1 and share(matrix, "forget accuracy", "lowered bias") == 0
+    with pytest.raises(ValueError, match="name either forget"):
+        world(ds.train, ds.test, build, recipe, label=3, forget=20, models=4, references=16, seed=0)
+
+
+def test_audits_of_a_class_are_not_put_on_random_examples(small):
+    rows = audit.meta_evaluation([small], budgets=(16,), panel=[i for i in CLASS_PANEL if i.needs == "class"])
+    assert rows.empty

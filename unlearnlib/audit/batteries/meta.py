@@ -27,7 +27,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from unlearnlib.audit.batteries.panel import PANEL, Instrument, Seen
+from unlearnlib.audit.batteries.panel import PANEL
+from unlearnlib.audit.batteries.seen import Instrument, Seen
 from unlearnlib.audit.known_answers.residuals import Case, World
 from unlearnlib.audit.statistics.intervals import t_interval
 

@@ -1,127 +1,28 @@
 """The one list of audits that can be put on a single candidate, with what each needs: the panel of `meta_evaluation`.
 
-An instrument turns a candidate, the auditor's reference models and, for some, siblings of the candidate into one
-statistic, high for residual, and a p-value for "this is a retrained model". The p-value is the auditor's own:
-
-    no or one reference    from the examples, as if they were independent and the reference exact
-    several                where the statistic falls among those of the references, each audited with the others:
-                           Student's prediction, t = (T - mean) / (sd sqrt(1 + 1/n)), one-sided
-
-Whether these p-values keep their level is what the meta-evaluation finds out.
+What a statistic and its p-value are is said in `seen`; audits of class requests are in `class_panel`.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 from scipy.stats import norm, t
 
+from unlearnlib.audit.attacks.gaussian_one_run import gaussian_one_run
 from unlearnlib.audit.attacks.rmia import rmia
+from unlearnlib.audit.attacks.sequential import sequential_audit
+from unlearnlib.audit.batteries.seen import RELEARN_STEPS, Found, Instrument, Seen, predicted, sides
 from unlearnlib.audit.distances import outputs as distances
 from unlearnlib.audit.distances.klom import klom, klom_null
-from unlearnlib.audit.evidence.relearn import relearn_curve
-from unlearnlib.audit.known_answers.residuals import PARTS, Answers, World
+from unlearnlib.audit.distances.relative_kernel import kernel_test
 from unlearnlib.audit.statistics.roc import margin, roc
-from unlearnlib.training.models import features
+from unlearnlib.seeding import numpy_generator
 
-RELEARNING = {"lr": 0.05, "batch_size": 32}
-RELEARN_STEPS, TARGET_STEP = 40, 10
-Found = tuple[float, float]  # statistic and p-value
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A model as audits see it; everything is computed once, on first use. `original` numbers one of the world's."""
-
-    answers: Answers
-    world: World
-    original: int = 0
-
-    @cached_property
-    def margins(self) -> dict[str, np.ndarray]:
-        found = (margin(getattr(self.answers, p), self.world.labels[p]) for p in PARTS)
-        return {p: np.clip(m, -100, 100) for p, m in zip(PARTS, found, strict=True)}
-
-    @cached_property
-    def probabilities(self) -> dict[str, np.ndarray]:
-        return {p: distances.softmax(getattr(self.answers, p)) for p in PARTS}
-
-    @cached_property
-    def right(self) -> np.ndarray:
-        return (self.answers.forget.argmax(1) == self.world.labels["forget"]).astype(float)
-
-    @cached_property
-    def loss_rank(self):
-        return roc(*_sides(self.margins["forget"], self.margins["test"]))
-
-    @cached_property
-    def curve(self) -> np.ndarray:
-        """Loss on F before and after each of 40 relearning steps."""
-        return relearn_curve(self.answers.network, self.world.forget, RELEARN_STEPS, **RELEARNING)
-
-    @cached_property
-    def alignment(self) -> float:
-        """Debiased CKA of the features of F with those of the original."""
-        return distances.linear_cka(*(_features(a, self.world) for a in (self.answers, self._first)))
-
-    @cached_property
-    def moved(self) -> float:
-        """L2 distance of the weights to the original's."""
-        return distances.weight_distance(self.answers.network, self._first.network)
-
-    @property
-    def _first(self) -> Answers:
-        return self.world.originals[self.original % len(self.world.originals)]
-
-
-def _features(answers: Answers, world: World) -> np.ndarray:
-    return features(answers.network, world.forget.pixels()).numpy()
-
-
-def _sides(inside, outside) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([inside, outside]), np.arange(len(inside) + len(outside)) < len(inside)
-
-
-@dataclass(frozen=True)
-class Instrument:
-    """One audit. `extra` are the numbers of models it is run with beside the candidate, `needs` what else it takes."""
-
-    name: str
-    extra: tuple[int, ...]
-    alone: Callable[[Seen, Sequence[Seen]], Found] | None = None  # no or one reference
-    several: Callable[[Seen, Sequence[Seen]], float] | None = None  # two or more: the statistic
-    grouped: Callable[[Seen, Sequence[Seen], Sequence[Seen]], Found] | None = None  # candidate, siblings, references
-    needs: str = ""
-
-    def found(self, one: Seen, references: Sequence[Seen], siblings: Sequence[Seen], null: np.ndarray) -> Found:
-        """Statistic and p-value; `null` are the statistics of the references, each against the others."""
-        if self.grouped is not None:
-            return self.grouped(one, siblings, references)
-        if len(references) < 2:
-            return self.alone(one, references)
-        value = self.several(one, references)
-        return value, predicted(value, null)
-
-    def null(self, references: Sequence[Seen]) -> np.ndarray:
-        """The statistic of each reference against the others."""
-        if self.several is None or len(references) < 2:
-            return np.empty(0)
-        left_out = [[*references[:i], *references[i + 1 :]] for i in range(len(references))]
-        return np.array([self.several(one, rest) for one, rest in zip(references, left_out, strict=True)])
-
-    def fits(self, world: World) -> bool:
-        """Whether the world has what the instrument needs."""
-        has = {"": True, "canaries": world.canaries.any(), "network": bool(world.originals)}
-        return bool(has.get(self.needs, True))
-
-
-def predicted(value: float, null: np.ndarray) -> float:
-    """One-sided p-value of `value` as one further draw of the law of `null`."""
-    spread = null.std(ddof=1) * math.sqrt(1 + 1 / len(null))
-    return float(t.sf((value - null.mean()) / max(spread, 1e-12), len(null) - 1))
+TARGET_STEP = 10  # of relearning
+PERMUTATIONS = 199  # of the kernel tests
+CHOSEN = 4  # one in so many forgotten examples counts as vulnerable
 
 
 def _z(value: float, error: float) -> Found:
@@ -162,12 +63,39 @@ def _canaries(one: Seen, references: Sequence[Seen]) -> Found:
     return _z(below.mean() / last - 0.5, math.sqrt(variance / len(z)) / last)
 
 
+def _one_run(one: Seen, references: Sequence[Seen]) -> Found:
+    """Gaussian one-run test: log-odds of planted labels among the wrong ones, canaries in against test pictures out.
+
+    The labels of those left out are drawn as those of the canaries were. Where the scores contradict the model of the
+    bound, or do not differ on one side, it is withheld, and nothing is rejected.
+    """
+    world, rng = one.world, numpy_generator(0, "labels of canaries that were left out")
+    z, truth = one.answers.test, world.labels["test"]
+    drawn = (truth + rng.integers(1, z.shape[1], len(z))) % z.shape[1]
+    chosen = world.canaries
+    inside = _odds(one.answers.forget[chosen], world.true_labels[chosen], world.labels["forget"][chosen])
+    scores, coins = sides(inside, _odds(z, truth, drawn))
+    if min(np.ptp(scores[coins]), np.ptp(scores[~coins])) < 1e-9:
+        return 0.0, 1.0
+    found, sizes = gaussian_one_run(scores, coins), (coins.sum(), (~coins).sum())
+    statistic = found.estimate * math.sqrt(sizes[0] * sizes[1] / len(coins))
+    return found.estimate, float(t.sf(statistic, len(coins) - 2)) if found.valid else 1.0
+
+
+def _odds(logits: np.ndarray, truth: np.ndarray, planted: np.ndarray) -> np.ndarray:
+    """Log-odds of the planted label among all classes but the true one."""
+    z, rows = logits.astype(np.float64), np.arange(len(logits))
+    own = z[rows, planted]
+    z[rows, truth] = z[rows, planted] = -np.inf
+    return own - logsumexp(z, axis=1)
+
+
 def _mean_margins(references: Sequence[Seen], part: str) -> np.ndarray:
     return np.mean([r.margins[part] for r in references], axis=0)
 
 
 def _calibrated(one: Seen, references: Sequence[Seen]):
-    return roc(*_sides(*(one.margins[p] - _mean_margins(references, p) for p in ("forget", "test"))))
+    return roc(*sides(*(one.margins[p] - _mean_margins(references, p) for p in ("forget", "test"))))
 
 
 def _calibrated_alone(one: Seen, references: Sequence[Seen]) -> Found:
@@ -252,10 +180,55 @@ def _klom(one: Seen, siblings: Sequence[Seen], references: Sequence[Seen]) -> Fo
     return _z(value - null.mean, null.means.std(ddof=1))
 
 
+def _kernel(one: Seen, siblings: Sequence[Seen], references: Sequence[Seen]) -> Found:
+    """The absolute kernel test: candidate and siblings against the references, margins on F."""
+    u, r = (np.stack([m.margins["forget"] for m in side]) for side in ([one, *siblings], references))
+    found = kernel_test(u, r, permutations=PERMUTATIONS)
+    return found.distance, found.p_value
+
+
+def _relative_kernel(one: Seen, siblings: Sequence[Seen], references: Sequence[Seen]) -> Found:
+    """The relative one: half of the references, rounded to 4 bits, are the harmless control."""
+    half = len(references) // 2
+    u, r = (np.stack([m.margins["forget"] for m in side]) for side in ([one, *siblings], references[half:]))
+    found = kernel_test(u, r, np.stack([m.rounded for m in references[:half]]), permutations=PERMUTATIONS)
+    return found.statistic, found.p_value
+
+
+def _sequential(one: Seen, siblings: Sequence[Seen], references: Sequence[Seen]) -> Found:
+    """Bets of the sequential audit against "no difference", on mean margins of F; p = 1 / the largest wealth."""
+    n = min(1 + len(siblings), len(references))
+    u, r = (np.array([m.margins["forget"].mean() for m in side[:n]]) for side in ([one, *siblings], references))
+    wealth = sequential_audit(u, r, grid=(0.0,)).wealth.max()
+    return float(u.mean() - r.mean()), min(1.0, 1 / float(wealth))
+
+
+def _vulnerable(one: Seen, siblings: Sequence[Seen], references: Sequence[Seen]) -> Found:
+    """LiRA on the quarter of F that was most exposed: originals, as many as siblings, against half of the references.
+
+    The other half judges. The original of the candidate does not choose.
+    """
+    world, half = one.world, len(references) // 2
+    labels = world.labels["forget"]
+    others = [a for i, a in enumerate(world.originals) if i != one.original % len(world.originals)]
+    knew = np.stack([margin(a.forget, labels) for a in others[: len(siblings)]])
+    never, judges = (np.stack([m.margins["forget"] for m in side]) for side in (references[:half], references[half:]))
+    exposure = (knew.mean(0) - never.mean(0)) / np.sqrt((knew.var(0, ddof=1) + never.var(0, ddof=1)) / 2 + 1e-12)
+    chosen = np.argsort(-exposure, kind="stable")[: max(len(labels) // CHOSEN, 1)]
+
+    def shift(margins: np.ndarray, theirs: np.ndarray) -> float:
+        variance = theirs.var(0, ddof=1)
+        return float(((margins - theirs.mean(0)) / np.sqrt((variance + variance.mean()) / 2 + 1e-12))[chosen].mean())
+
+    value = shift(one.margins["forget"], judges)
+    return value, predicted(value, np.array([shift(m, np.delete(judges, i, 0)) for i, m in enumerate(judges)]))
+
+
 PANEL = (
     Instrument("loss rank", (0, 1, 16, 64), _loss_rank, lambda m, r: _loss_rank(m, ())[0]),
     Instrument("forget accuracy", (0, 1, 16, 64), _accuracy, lambda m, r: float(m.right.mean())),
     Instrument("canary rank", (0,), _canaries, needs="canaries"),
+    Instrument("Gaussian one run", (0,), _one_run, needs="canaries"),
     Instrument("calibrated margin", (1, 16, 64), _calibrated_alone, lambda m, r: _calibrated(m, r).auc),
     Instrument("RMIA", (1, 16, 64), _rmia_alone, lambda m, r: _rmia(m, r).auc),
     Instrument("output distance", (1, 16, 64), _outputs_alone, lambda m, r: float(_divergence(m, r, "forget").mean())),
@@ -265,5 +238,9 @@ PANEL = (
     Instrument("LiRA", (16, 64), None, _lira),
     Instrument("two-sided margin", (16, 64), None, _two_sided),
     Instrument("U-LiRA", (16, 64), grouped=_ulira),
+    Instrument("vulnerable examples", (16, 64), grouped=_vulnerable, needs="network"),
     Instrument("KLoM", (16, 64), grouped=_klom),
+    Instrument("kernel test", (16, 64), grouped=_kernel),
+    Instrument("relative kernel test", (16, 64), grouped=_relative_kernel, needs="network"),
+    Instrument("sequential audit", (64,), grouped=_sequential),
 )

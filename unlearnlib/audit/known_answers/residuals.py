@@ -2,13 +2,15 @@
 
 A *world* is one training set, one forget set F and the networks that are trained on the one with and without the other.
 A part of F are *canaries*: pictures whose label was replaced by a random wrong one, which no model can know but from
-having seen it. From these networks come *cases*, each a list of candidates with a known residual in [0, 1]:
+having seen it; where F is a whole class there are none. From these networks come *cases*, each a list of candidates
+with a known residual in [0, 1]:
 
     retrained               trained without F                                             residual 0, the null
     partly retrained        trained without a share 1 - q of F                            residual q
     canaries kept           trained without F but for its canaries                        residual: their share of F
     interpolated            weights (1 - a) theta_R + a theta_0, one initialisation       residual a, as an order only
     identity and its masks  the original; refusing, noisy, with a new head, ...           residual 1, hidden or not
+    lowered bias            class requests: the original, whose head does not name the class   residual 1, hidden
     phantom                 Gaussian margins k steps after deletion                       residual mu_k / mu_0, exact
 
 Transformations that keep a residual what it was (8 and 4 bits a weight, half of the weights removed, a temperature)
@@ -30,6 +32,7 @@ from unlearnlib.seeding import generator, numpy_generator
 from unlearnlib.training.batches import Batch, minibatches
 from unlearnlib.training.loop import descend
 from unlearnlib.training.many import fit_many
+from unlearnlib.training.models import head_name
 from unlearnlib.training.prediction import predict
 from unlearnlib.training.recipe import Recipe
 from unlearnlib.training.renewal import copied
@@ -74,6 +77,8 @@ class World:
     originals: tuple[Answers, ...]
     cases: tuple[Case, ...]
     trained: int
+    test: object = None  # Examples that no model saw, for audits that read pictures
+    label: int | None = None  # the class that F is, if it is one
 
 
 def quantised(model: nn.Module, bits: int) -> nn.Module:
@@ -129,25 +134,33 @@ def world(
     build: Callable[[int], nn.Module],
     recipe: Recipe,
     *,
-    forget: int,
+    forget: int = 0,
+    label: int | None = None,
     models: int,
     references: int,
     seed: int,
 ) -> World:
-    """Train the networks of one forget set of `forget` examples, a sixth of them canaries; see the head of the module.
+    """Train the networks of one forget set.
 
-    `models` candidates a case (twice as many nulls), `references` retrained models for the auditor. Raises ValueError
-    where `forget` leaves fewer retained than forgotten examples, or is below 12, and for fewer than four models.
+    It holds `forget` random examples, a sixth of them canaries, or all of class `label`. `models` candidates a case
+    (twice as many nulls), `references` retrained models for the auditor; see the head of the module. Raises ValueError
+    where both or none of `forget` and `label` are given, where they leave fewer retained
+    than forgotten examples, or forget fewer than 12, and for fewer than four models.
     """
     n, classes = len(examples), int(examples.labels.max()) + 1
+    if (label is None) == (forget == 0):
+        raise ValueError("name either forget, a number of random examples, or label, a class")
+    of_class = np.zeros(n, bool) if label is None else as_array(examples.labels) == label
+    forget = forget or int(of_class.sum())
     if not 12 <= forget <= n // 2 or models < 4 or references < 4:
         raise ValueError(
             f"needs 12 to {n // 2} forgotten examples and four models or more, not {forget}, {models} and {references}"
         )
     rng = numpy_generator(seed, "residual-world")
     order = rng.permutation(n)
+    order = np.concatenate([order[of_class[order]], order[~of_class[order]]])
     labels = examples.labels.clone()
-    planted_in = forget // PLANTED
+    planted_in = forget // PLANTED if label is None else 0
     wrong = torch.as_tensor(order[:planted_in])
     labels[wrong] = (labels[wrong] + torch.as_tensor(rng.integers(1, classes, len(wrong)))) % classes
     true_labels = as_array(examples.labels)[order[:forget]]
@@ -183,13 +196,13 @@ def world(
         q: networks(models, [rng.permutation(forget) < round(q * forget) for _ in range(models)], f"partly {q}")
         for q in SHARES
     }
-    planted = networks(models, [canaries] * models, "canaries")
+    planted = networks(models, [canaries] * models, "canaries") if planted_in else []
     first = [answers(m) for m in originals]
     cases = [
         Case("retrained", "null", 0.0, tuple(map(answers, null)), null=True),
         *(Case(f"partly retrained {q:g}", "dose", q, tuple(map(answers, found))) for q, found in partly.items()),
         Case("identity", "dose", 1.0, tuple(first)),
-        Case("canaries kept", "canaries", planted_in / forget, tuple(map(answers, planted))),
+        *([Case("canaries kept", "canaries", planted_in / forget, tuple(map(answers, planted)))] if planted else []),
         *(
             Case(
                 f"interpolated {a:g}",
@@ -201,6 +214,9 @@ def world(
         ),
         *_masks(first, originals, reference, parts, rng),
     ]
+    if label is not None:
+        lowered = tuple(answers(_unnamed(m, parts["test"], label)) for m in originals)
+        cases.append(Case("lowered bias", "trap", 1.0, lowered))
     bases = {"retrained": null[:models], "half": partly[0.5], "identity": originals}
     residuals = {"retrained": 0.0, "half": 0.5, "identity": 1.0}
     for name, change in _transformations(parts["forget"], seed).items():
@@ -208,7 +224,8 @@ def world(
             changed = tuple(change(answers, m) for m in group)
             cases.append(Case(f"{base}, {name}", name, residuals[base], changed, null=False))
     truth = {p: as_array(parts[p].labels) for p in PARTS}
-    return World(truth, canaries, true_labels, parts["forget"], tuple(reference), tuple(first), tuple(cases), trained)
+    made = tuple(reference), tuple(first), tuple(cases)
+    return World(truth, canaries, true_labels, parts["forget"], *made, trained, test, label)
 
 
 def _masks(first, originals, references, parts, rng) -> list[Case]:
@@ -229,6 +246,15 @@ def _masks(first, originals, references, parts, rng) -> list[Case]:
         Case("noise on outputs", "trap", 1.0, noisy),
         Case("distilled head", "trap", 1.0, tuple(headed)),
     ]
+
+
+def _unnamed(model: nn.Module, test, label: int) -> nn.Module:
+    """A copy whose last layer names `label` no more: its bias there is 20 lower, and nothing else is changed."""
+    student = copied(model)
+    head = dict(student.named_modules())[head_name(student, test.pixels()[:1])]
+    with torch.no_grad():
+        head.bias[label] -= 20
+    return student
 
 
 def _transformations(forget, seed: int) -> dict[str, Callable]:
