@@ -3,6 +3,7 @@
 import pandas as pd
 
 from unlearnlib.publishing import audited
+from unlearnlib.publishing.markup import UNMEASURED
 
 
 def matrix() -> pd.DataFrame:
@@ -48,4 +49,4 @@ def test_audits_of_a_pool_show_limits_where_they_have_any_and_no_file_says_so():
     text = audited.of_pool(told | {"shares": [0.0, 0.5], "audits": [one, two]})
     assert "8 networks of test accuracy 0.900 to 0.910" in text
     assert "| RMIA | one network | 5.0 ± 2.0 |" in text and "| KLoM | the pool | 4 | 100 | 1.00 |" in text
-    assert audited.of_pool(None) == audited.NONE == audited.of_classes(None, None)["audits-classes-table.md"]
+    assert audited.of_pool(None) == UNMEASURED == audited.of_classes(None, None)["audits-classes-table.md"]

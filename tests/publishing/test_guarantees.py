@@ -6,6 +6,7 @@ import re
 import pandas as pd
 
 from unlearnlib.publishing import guarantees
+from unlearnlib.publishing.markup import UNMEASURED
 
 
 def rows(label, first, promises, costs, after=0.89):
@@ -46,6 +47,6 @@ def test_lines_stand_by_accuracy_with_the_promise_of_each_request():
 
 
 def test_without_rows_the_page_says_so():
-    assert guarantees.texts(pd.DataFrame()) == {"guarantee-table.md": "Not measured yet.\n"}
+    assert guarantees.texts(pd.DataFrame()) == {"guarantee-table.md": UNMEASURED}
     other = rows("x", 0.9, {"one picture": 0.0}, {"one picture": 1.0}).assign(study="pool")
-    assert guarantees.texts(other) == {"guarantee-table.md": "Not measured yet.\n"}
+    assert guarantees.texts(other) == {"guarantee-table.md": UNMEASURED}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from unlearnlib.publishing import measured
+from unlearnlib.publishing.markup import UNMEASURED
 
 MACHINE = {"processor": "P", "cores": "2"}
 
@@ -56,7 +57,7 @@ def test_every_operation_of_the_committed_profile_has_its_text():
 
 
 def test_tables_come_from_the_files_of_the_folder_and_say_so_where_there_are_none(tmp_path):
-    assert set(measured.texts(tmp_path).values()) == {"Nothing has been measured yet."}
+    assert set(measured.texts(tmp_path).values()) == {UNMEASURED}
     (tmp_path / "performance.json").write_text(json.dumps({"machine": MACHINE, "rows": [ratio("a", 2.0, 1)]}))
     found = measured.texts(tmp_path)
     assert "reached" in found["performance-table.md"]

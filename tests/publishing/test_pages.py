@@ -127,7 +127,7 @@ def test_pages_are_generated_from_what_is_committed_and_rewritten_only_if_they_c
     written = pages.generate()
     tables = ["performance-table.md", "operations-table.md", "growth-table.md"]
     names = [p.name for p in written]
-    assert names[:6] == ["claims.md", "status.md", "methods.md", *tables]
+    assert names[:3] == ["claims.md", "status.md", "methods.md"] and set(tables) < set(names)
     assert {"board.html", "board-ranks.md", "results.csv", "results.parquet", "datapackage.json"} < set(names)
     assert all(p.exists() for p in written) and not any(name.startswith("guide-ret") for name in names)
     assert "never run by the runner" in Path("book/generated/status.md").read_text()

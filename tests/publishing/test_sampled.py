@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from unlearnlib.publishing import sampled
+from unlearnlib.publishing.markup import UNMEASURED
 
 VALUES = {  # method -> I, FD, still shown, relearned: each claim of the chapter holds by a wide margin
     "original": (0.0, 4.0, 0.95, 1.0),
@@ -119,4 +120,4 @@ def test_strips_keep_the_pictures_in_their_order():
 
 
 def test_without_results_the_page_says_so():
-    assert set(sampled.texts(None, None).values()) == {sampled.NONE_YET}
+    assert set(sampled.texts(None, None).values()) == {UNMEASURED}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from unlearnlib.publishing.markup import grid_table, plain
+from unlearnlib.publishing.markup import UNMEASURED, grid_table, plain
 from unlearnlib.publishing.tables import estimate
 
 ORDER = ("level", "power", "false alarms", "relearnt")
@@ -35,7 +35,6 @@ SHOWN = {
 OF_CLASSES = {head: where for head, where in SHOWN.items() if head != "canaries"}
 OF_CLASSES["lowered bias"] = ("power", "lowered bias")
 OF_CLASSES = dict(sorted(OF_CLASSES.items(), key=lambda one: ORDER.index(one[1][0])))
-NONE = "No results file is here yet.\n"
 PRINTED = ("level", "3 % left", "10 %", "25 %", "50 %")  # with their intervals
 
 
@@ -119,7 +118,9 @@ def advice(told: Mapping) -> str:
 def of_classes(matrix: pd.DataFrame | None, told: Mapping | None) -> dict[str, str]:
     """The fragments of the audits of class requests."""
     if matrix is None:
-        return dict.fromkeys(("audits-classes-sizes.md", "audits-classes-table.md", "audits-classes-missed.md"), NONE)
+        return dict.fromkeys(
+            ("audits-classes-sizes.md", "audits-classes-table.md", "audits-classes-missed.md"), UNMEASURED
+        )
     made = (told or {}).get("classes")
     cost = f"{made['trained']:,} networks trained, {made['audited']:,} models audited, " if made else ""
     minutes = f"{made['seconds'] / 60:.1f} core-minutes." if made else ""
@@ -133,7 +134,7 @@ def of_classes(matrix: pd.DataFrame | None, told: Mapping | None) -> dict[str, s
 def of_pool(told: Mapping | None) -> str:
     """The audits on phantoms of a pool: sizes, and rejections by share left, in percent."""
     if told is None:
-        return NONE
+        return UNMEASURED
     low, high = told["test_accuracy"]
     lines = []
     for line in told["audits"]:

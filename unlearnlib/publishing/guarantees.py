@@ -5,24 +5,23 @@ import math
 import pandas as pd
 
 from unlearnlib.audit.statistics.intervals import t_interval
-from unlearnlib.publishing.markup import grid_table, plain
+from unlearnlib.publishing.markup import UNMEASURED, grid_table, plain
 from unlearnlib.publishing.tables import estimate
 
 STUDY = "guarantees"
 REQUESTS = {"one picture": "One picture", "random:0.1": "A random tenth", "class:3": "A class"}
 FALL = 0.05  # of the accuracy
-NONE_YET = "Not measured yet."
 
 
 def texts(rows: pd.DataFrame) -> dict[str, str]:
     """File name -> Markdown, from all rows of the archive."""
-    return {"guarantee-table.md": table(rows[rows["study"] == STUDY]) if len(rows) else NONE_YET + "\n"}
+    return {"guarantee-table.md": table(rows[rows["study"] == STUDY]) if len(rows) else UNMEASURED}
 
 
 def table(rows: pd.DataFrame) -> str:
     """One line a learner: its accuracy on the first day, and for each request the cost and what is promised."""
     if not len(rows):
-        return NONE_YET + "\n"
+        return UNMEASURED
     lines = []
     for label, part in rows.groupby("method", sort=False):
         first = t_interval(part[part["statistic"] == "TA, first day"].groupby("seed_train")["value"].first())

@@ -4,6 +4,8 @@ import inspect
 import re
 from collections.abc import Sequence
 
+UNMEASURED = "Nothing has been measured yet.\n"  # in place of a fragment whose results file is not there
+
 
 def plain(text: str) -> str:
     """Text as MyST shows it unchanged: no markup, maths or links are read into it. Spans in backticks stay code."""

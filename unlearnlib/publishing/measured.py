@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnlib.publishing import audited
-from unlearnlib.publishing.markup import grid_table, plain
+from unlearnlib.publishing.markup import UNMEASURED, grid_table, plain
 
 FOLDER = Path("book/benchmarks")
 PERFORMANCE = FOLDER / "performance.json"
@@ -32,7 +32,6 @@ _DONE = {  # operation of the profiler -> what was done about it
     "aten::_to_copy": _BYTES,
     "aten::div": _BYTES,
 }
-_NOTHING = "Nothing has been measured yet."
 
 
 def texts(folder: Path = FOLDER) -> dict[str, str]:
@@ -44,9 +43,9 @@ def texts(folder: Path = FOLDER) -> dict[str, str]:
     audits = {} if matrix is None or told is None else audited.texts(matrix, told)
     audits |= audited.of_classes(classes, told) | {"audits-pool.md": audited.of_pool(pool)}
     return audits | {
-        "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else _NOTHING,
-        "operations-table.md": operations(json.loads(profile.read_text())) if profile.exists() else _NOTHING,
-        "growth-table.md": growth(json.loads(grown.read_text())) if grown.exists() else _NOTHING,
+        "performance-table.md": ratios(json.loads(performance.read_text())) if performance.exists() else UNMEASURED,
+        "operations-table.md": operations(json.loads(profile.read_text())) if profile.exists() else UNMEASURED,
+        "growth-table.md": growth(json.loads(grown.read_text())) if grown.exists() else UNMEASURED,
     }
 
 

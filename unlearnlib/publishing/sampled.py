@@ -17,14 +17,13 @@ from unlearnlib.audit.statistics.intervals import paired_t_interval, t_interval
 from unlearnlib.publishing import notebooks
 from unlearnlib.publishing.board_pages import drawing
 from unlearnlib.publishing.figures import appearance, pictures, samplers
-from unlearnlib.publishing.markup import grid_table, plain
+from unlearnlib.publishing.markup import UNMEASURED, grid_table, plain
 from unlearnlib.publishing.tables import estimate
 
 plt = optional("matplotlib.pyplot")
 COLUMN = 3.25  # inches: a phone shows a figure of that width as it is drawn
 SHOWN = 6  # of the ten pictures of a sampler
 NULL, HELD = "retrain, other seed", "redirect + distil"
-NONE_YET = "Nothing has been measured yet.\n"
 CHAPTER = "15-generative-models"
 FRAGMENTS = ("sizes", "pictures", "crowds", "table", "claims")
 BEGINNINGS = (  # of the chapter's claims, in its order
@@ -50,7 +49,7 @@ NEWS = {
 def texts(told: Mapping | None, chapter: Mapping | None) -> dict[str, str]:
     """File name -> Markdown fragment or drawing, from the results and the notebook of the chapter."""
     if told is None:
-        return {f"samplers-{name}.md": NONE_YET for name in FRAGMENTS}
+        return {f"samplers-{name}.md": UNMEASURED for name in FRAGMENTS}
     rows = pd.DataFrame(told["rows"])
     verdicts = {} if chapter is None else {c["text"]: c["verdict"] for c in notebooks.noted(chapter, "claim")}
     appearance.style()
