@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from unlearnlib.audit.statistics.state import FORGET, NEVER, state_matrix
+from unlearnlib.studies.ranking import leaderboard
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -65,3 +67,25 @@ def test_a_phantom_forgets_with_networks_that_saw_for_its_share_alone():
         assert ((roles == FORGET).sum(0) == 2).all() and ((roles == NEVER).sum(0) == 2).all()
         knew = np.where(roles == FORGET, seen, 0).sum(0)
         assert set(knew) <= {0, 2} and np.mean(knew == 2) == pytest.approx(share, abs=0.03)
+
+
+def test_what_the_pages_say_of_the_strong_networks_is_in_the_file():
+    """`book/leaderboard.md` and the front page quote these numbers."""
+    rows = pd.read_parquet(FOLDER.parent / "book/benchmarks/cifar10-random.parquet")
+    lines = pd.read_parquet(FOLDER.parent / "book/benchmarks/cifar10-random-examples.parquet")
+    table = leaderboard(rows).table.set_index("method")
+    mean = rows.pivot_table(index="method", columns="statistic", values="value")
+    place = table[["rank_low", "rank_high"]].apply(tuple, axis=1)
+    assert place["retrain, other seed"] == (1, 1) and place["msg"] == (2, 2)
+    for alike in ("finetune", "neggrad_plus", "lotus"):
+        assert place[alike][0] == place["original"][0] == 3
+    assert [round(mean["AUC"][m], 2) for m in ("original", "msg")] == [0.59, 0.55]
+    assert [round(mean["mean"][m], 2) for m in ("original", "msg")] == [0.28, 0.16]
+    damage = [round(100 * table["damage"][m], 1) for m in ("msg", "ct", "retrain, in part")]
+    assert damage[0] == -1.1 and [round(d) for d in damage[1:]] == [-15, -39]
+    for wrong in ("random_labels", "salun"):
+        assert mean["AUC"][wrong] < 0.56 and mean["mean"][wrong] > 2
+        assert -2.5 < lines[lines["method"] == wrong]["shift"].mean() < -1.5
+    assert max(mean["AUC"]["ct"], mean["AUC"]["retrain, in part"]) < 0.51
+    methods = set(table.index) - {"original", "retrain, other seed", "retrain, in part"}
+    assert len(methods) == 8 and rows["cost_frac_retrain"][rows["method"].isin(methods)].max() < 0.0501
