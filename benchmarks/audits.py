@@ -1,6 +1,6 @@
 """The audit of audits: every audit on hundreds of models whose residual is known. Writes what `book/audits.md` shows.
 
-    python benchmarks/audits.py            all worlds, about twelve core-minutes; continues where it was stopped
+    python benchmarks/audits.py            all worlds, half an hour of one core at most; continues where it was stopped
     python benchmarks/audits.py 2 8        two worlds with 8 candidates a case, for a look; nothing in the book changes
 
 Each world is one forget set of `digits` with networks of its own, and one of phantoms; then there are worlds in which a
