@@ -44,7 +44,7 @@ def test_every_estimate_is_found_with_its_place():
 def test_sides_that_differ_are_read_as_they_are_shown():
     frame = pd.DataFrame({"method": ["a"], "x": [0.9], "x_low": [0.5], "x_high": [1.0]})
     (first, _) = numbers.recorded(page(frame))
-    assert "+0.10 -0.40" in render(frame)["text/plain"] and (first.low, first.high) == (0.5, 1.0)
+    assert "+0.1 -0.4" in render(frame)["text/plain"] and (first.low, first.high) == (0.5, 1.0)
 
 
 def test_a_page_does_not_depart_from_itself_nor_a_number_inside_its_interval():
